@@ -1,0 +1,386 @@
+"""The scenario: everything a run is told, as one frozen tree that mirrors the TOML file.
+
+Field descriptions are the documentation: `twbench schema` prints them as JSON Schema.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from twbench.model.endings import ENDINGS, Departure
+from twbench.model.thresholds import is_comparison, mistake_in
+
+Family = Literal["ipv4", "ipv6"]
+Port = Annotated[int, Field(ge=1, le=65535)]
+_ENDINGS_NOW = [name for name, ending in ENDINGS.items() if not ending.needs_wire]
+
+
+def _refuse(message: str) -> PydanticCustomError:
+    return PydanticCustomError("twbench", "{message}", {"message": message})
+
+
+_Mistake = tuple[tuple[str, ...], str]
+"""Where within a table it stands, and what is allowed there."""
+
+
+def _refuse_each(title: str, mistakes: Iterable[str | _Mistake]) -> None:
+    """Raise one error for each mistake, if there are any; a message alone is on the whole table."""
+    placed = [((), mistake) if isinstance(mistake, str) else mistake for mistake in mistakes]
+    errors = [
+        InitErrorDetails(type=_refuse(message), loc=place, input=None) for place, message in placed
+    ]
+    if errors:
+        raise ValidationError.from_exception_data(title, errors)
+
+
+def _power_of_two(buckets: int) -> int:
+    if buckets.bit_count() != 1:
+        raise _refuse("allowed is a power of two")
+    return buckets
+
+
+def _known_ending(kind: str) -> str:
+    if kind not in ENDINGS:
+        raise _refuse(f"allowed is one of: {', '.join(_ENDINGS_NOW)}")
+    if ENDINGS[kind].needs_wire:
+        raise _refuse(
+            "this ending needs a link that holds packets back, and no link does so yet;"
+            f" allowed is one of: {', '.join(_ENDINGS_NOW)}"
+        )
+    return kind
+
+
+def _slug(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise _refuse("allowed are lower-case letters, digits and hyphens, 64 at most")
+    return name
+
+
+def _figure(key: str) -> str:
+    if mistake := mistake_in(key):
+        raise _refuse(mistake)
+    return key
+
+
+def _comparisons(given: object) -> object:
+    # the union of both would report each mistake twice
+    texts = given if isinstance(given, list | tuple) else [given]
+    if not texts or not all(is_comparison(text) for text in texts):
+        raise _refuse("allowed is a comparison with a number, as in '>= 100', or a list of them")
+    return tuple(given) if isinstance(given, list) else given
+
+
+def _sysctl_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_-]+)+", name):
+        raise _refuse('allowed is a sysctl by its kernel name, as in "net.ipv4.tcp_tw_reuse" = 1')
+    if not re.fullmatch(r"net(\.[A-Za-z0-9_-]+){2,}", name):
+        raise _refuse(
+            "allowed is a name that starts with 'net.': only those belong to a network namespace"
+        )
+    return name
+
+
+def _sysctl_value(value: object) -> object:
+    # the union of both would report each mistake twice
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _refuse("allowed is a string or an integer")
+    return value
+
+
+class _Table(BaseModel):
+    """A TOML table: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Sysctls = dict[
+    Annotated[str, AfterValidator(_sysctl_name)],
+    Annotated[str | int, BeforeValidator(_sysctl_value)],
+]
+Thresholds = dict[
+    Annotated[str, AfterValidator(_figure)],
+    Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], BeforeValidator(_comparisons)],
+]
+
+
+class ClientHosts(_Table):
+    """`[lab.client]`: the hosts of the fleet."""
+
+    hosts: int = Field(1, ge=1, le=16, description="client hosts, each with a kernel of its own")
+    addresses: int = Field(1, ge=1, le=200, description="source addresses of each client host")
+    sysctl: Sysctls = Field(default_factory=dict, description="sysctls by their kernel names")
+
+
+class ServerHost(_Table):
+    """`[lab.server]`: the host of the server."""
+
+    addresses: int = Field(1, ge=1, le=200, description="addresses the server listens on")
+    ports: tuple[Port, ...] = Field((8080,), min_length=1, max_length=64, description="its ports")
+    sysctl: Sysctls = Field(default_factory=dict, description="sysctls by their kernel names")
+
+
+_Buckets = Annotated[int, Field(ge=64, le=16_777_216), AfterValidator(_power_of_two)]
+
+
+class LabSpec(_Table):
+    """`[lab]`: the hosts and the link between them."""
+
+    link: Literal["veth", "loopback", "host"] = Field(
+        "veth",
+        description="veth: a kernel each; loopback: one private kernel; host: this machine itself",
+    )
+    family: Family = Field("ipv4", description="the address family of all traffic")
+    ehash_entries: _Buckets | None = Field(
+        None,
+        description="buckets of each host's socket table, a power of two; sized by itself if unset",
+    )
+    client: ClientHosts = ClientHosts()
+    server: ServerHost = ServerHost()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wrong: list[str | _Mistake] = []
+        if self.link == "host" and (self.client.sysctl or self.server.sysctl):
+            wrong.append("link 'host' sets no sysctl: take 'veth' or 'loopback'")
+        if self.link != "veth" and self.client.hosts > 1:
+            wrong.append(f"link '{self.link}' has one client host: take 'veth' for more")
+        addresses = (self.client.addresses, self.server.addresses)
+        if self.link == "host" and self.family == "ipv6" and addresses != (1, 1):
+            wrong.append("link 'host' has one IPv6 loopback address, ::1")
+        if self.link == "loopback":
+            wrong += self._torn_sysctls()
+        _refuse_each("lab", wrong)
+        return self
+
+    def _torn_sysctls(self) -> Iterator[_Mistake]:
+        """Give each sysctl that client and server want to have different values."""
+        for name, value in self.client.sysctl.items():
+            other = self.server.sysctl.get(name, value)
+            if str(other) != str(value):
+                allowed = (
+                    "allowed is one value: link = 'loopback' has one kernel stack for both sides"
+                )
+                yield ("client", "sysctl", name), f"the server's is {other!r}; {allowed}"
+
+
+class ServerSpec(_Table):
+    """`[server]`: the bundled HTTP/1.1 server."""
+
+    processes: int = Field(1, ge=1, le=16, description="processes sharing the port (SO_REUSEPORT)")
+    response_bytes: int = Field(512, ge=0, le=100_000_000, description="body of every answer")
+    delay_ms: float = Field(0, ge=0, le=600_000, description="time to think before each answer")
+    keepalive_timeout_s: float = Field(
+        75, gt=0, le=86_400, description="an idle connection is closed after this (nginx: 75)"
+    )
+    keepalive_requests: int = Field(
+        1000, ge=1, description="a connection is closed after so many requests (nginx: 1000)"
+    )
+    backlog: int = Field(4096, ge=1, le=65535, description="length of the accept queue, listen(2)")
+
+
+class EndingSpec(_Table):
+    """`[ending]`: who closes first, and how."""
+
+    kind: Annotated[str, AfterValidator(_known_ending)] = Field(
+        "client-fin",
+        description="who closes first, and how",
+        json_schema_extra={"enum": [*_ENDINGS_NOW]},
+    )
+    hold_s: float = Field(
+        10, gt=0, le=600, description="how long the other side waits for the first closer"
+    )
+
+
+class Stage(_Table):
+    """One leg of a ramp: from where the load stands, linearly, to the target given here."""
+
+    duration_s: float = Field(gt=0, le=86_400, description="how long the leg takes")
+    rate_per_s: float | None = Field(None, ge=0, le=1_000_000, description="target, open load")
+    concurrency: int | None = Field(None, ge=0, le=100_000, description="target, closed load")
+
+
+class LoadSpec(_Table):
+    """`[load]`: how much, how long, and whether it waits for answers."""
+
+    mode: Literal["closed", "open"] = Field(
+        "closed", description="closed: users who wait for answers; open: arrivals that do not"
+    )
+    concurrency: int | None = Field(None, ge=1, le=100_000, description="closed: users at a time")
+    rate_per_s: float | None = Field(None, gt=0, le=1_000_000, description="open: arrivals/s")
+    arrivals: Literal["constant", "poisson"] = Field("constant", description="open: spacing")
+    duration_s: float | None = Field(None, gt=0, le=86_400, description="how long load is offered")
+    requests: int | None = Field(None, ge=1, description="stop after so many requests")
+    stages: tuple[Stage, ...] = Field((), description="a ramp, instead of duration_s")
+    max_in_flight: int = Field(10_000, ge=1, le=100_000, description="open: bound on attempts")
+    seed: int = Field(1, description="of everything random")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted, other = ("concurrency", "rate_per_s")
+        if self.mode == "open":
+            wanted, other = other, wanted
+        wrong = []
+        if getattr(self, other) is not None:
+            wrong.append(f"a load of mode '{self.mode}' has {wanted}; {other} is the other mode's")
+        elif getattr(self, wanted) is None and not self.stages:
+            wrong.append(f"a load of mode '{self.mode}' needs {wanted}, or stages")
+        if (self.duration_s is None) == (not self.stages):
+            wrong.append("give duration_s or stages: one of the two, not both")
+        for stage in self.stages:
+            if getattr(stage, wanted) is None or getattr(stage, other) is not None:
+                wrong.append(f"every stage of a load of mode '{self.mode}' has {wanted} alone")
+                break
+        _refuse_each("load", wrong)
+        return self
+
+    @property
+    def total_s(self) -> float:
+        """Return how long load is offered, in seconds."""
+        return self.duration_s or sum(stage.duration_s for stage in self.stages)
+
+
+class PoolSpec(_Table):
+    """`[client.pool]`: keep-alive. Without this table every request opens a connection."""
+
+    size: int = Field(100, ge=1, le=100_000, description="connections of the whole fleet at most")
+    requests_per_connection: int | None = Field(
+        None, ge=1, description="after so many the connection is ended; unset: no limit"
+    )
+    idle_gap_ms: float = Field(
+        0, ge=0, le=600_000, description="pause of a user between two requests"
+    )
+    idle_expiry_s: float | None = Field(
+        None, gt=0, le=86_400, description="the client closes what lay idle for so long"
+    )
+
+
+class SocketOptions(_Table):
+    """`[client.socket]`: options set before connect, by their kernel names."""
+
+    SO_LINGER: int | None = Field(None, ge=0, le=3600, description="linger time in seconds")
+    SO_REUSEADDR: bool | None = None
+    SO_KEEPALIVE: bool | None = None
+    SO_SNDBUF: int | None = Field(None, ge=1)
+    SO_RCVBUF: int | None = Field(None, ge=1)
+    TCP_NODELAY: bool | None = None
+    TCP_USER_TIMEOUT: int | None = Field(None, ge=0, description="milliseconds")
+    TCP_SYNCNT: int | None = Field(None, ge=1, le=255)
+    TCP_KEEPIDLE: int | None = Field(None, ge=1, le=32767, description="seconds")
+    TCP_KEEPINTVL: int | None = Field(None, ge=1, le=32767, description="seconds")
+    TCP_KEEPCNT: int | None = Field(None, ge=1, le=127)
+    IP_BIND_ADDRESS_NO_PORT: bool | None = None
+    IP_LOCAL_PORT_RANGE: tuple[Port, Port] | None = Field(
+        None, description="[low, high]: ports of this socket alone (Linux 6.3 or newer)"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        window = self.IP_LOCAL_PORT_RANGE
+        if window and window[0] > window[1]:
+            raise _refuse("IP_LOCAL_PORT_RANGE must be [low, high] with low <= high")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that are set, by kernel name."""
+        return self.model_dump(exclude_none=True)
+
+
+class ClientSpec(_Table):
+    """`[client]`: the fleet."""
+
+    engine: Literal["auto", "streams"] = Field("auto", description="how connections are driven")
+    workers: int = Field(1, ge=1, le=16, description="processes on each client host")
+    connect_timeout_s: float = Field(10, gt=0, le=600, description="own limit on connect")
+    request_timeout_s: float = Field(30, gt=0, le=3600, description="own limit on an answer")
+    retries: int = Field(0, ge=0, le=100, description="further attempts after a failed one")
+    retry_backoff_ms: float = Field(100, ge=0, le=600_000, description="first pause; it doubles")
+    bind_before_connect: bool = Field(
+        default=False,
+        description="bind the source address first (done anyway with several addresses)",
+    )
+    pool: PoolSpec | None = Field(None, description="keep-alive; unset: a connection per request")
+    socket: SocketOptions = SocketOptions()
+
+
+class SamplingSpec(_Table):
+    """`[sampling]`: how often the kernels are read."""
+
+    ticks_per_s: float = Field(10, gt=0, le=100, description="reads of sockstat, snmp, netstat")
+    looks_per_s: float = Field(1, ge=0, le=20, description="dumps of every socket; 0: at the end")
+    after_s: float = Field(0, ge=0, le=3600, description="go on sampling after the load has ended")
+
+
+class Scenario(_Table):
+    """One run, whole."""
+
+    name: Annotated[str, AfterValidator(_slug)] = Field(
+        description="lower-case letters, digits and hyphens; names the results"
+    )
+    description: str = Field("", description="what the run is to show, for the reader")
+    lab: LabSpec = LabSpec()
+    server: ServerSpec = ServerSpec()
+    ending: EndingSpec = EndingSpec()
+    load: LoadSpec
+    client: ClientSpec = ClientSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    thresholds: Thresholds = Field(
+        default_factory=dict,
+        description="dotted key of summary.json to a comparison, as in '>= 100', or a list of them",
+    )
+
+    def comparisons(self) -> Iterator[tuple[str, str]]:
+        """Give each threshold as a key of summary.json and one comparison."""
+        for key, given in self.thresholds.items():
+            for comparison in (given,) if isinstance(given, str) else given:
+                yield key, comparison
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found: list[str | _Mistake] = [*self._unending(), *self._lingering()]
+        found += self._too_small_to_share()
+        _refuse_each("scenario", found)
+        return self
+
+    def _unending(self) -> Iterator[str]:
+        if self.ending.kind == "server-idle" and self.client.pool is None:
+            limits = {
+                "ending.hold_s": self.ending.hold_s,
+                "client.request_timeout_s": self.client.request_timeout_s,
+            }
+            key = min(limits, key=limits.__getitem__)
+            if self.server.keepalive_timeout_s >= limits[key]:
+                yield (
+                    "ending 'server-idle' without a pool holds each connection until"
+                    f" server.keepalive_timeout_s, which must be below {key} ({limits[key]:g})"
+                )
+
+    def _lingering(self) -> Iterator[_Mistake]:
+        """Refuse a client that would answer the server's FIN with RST: no ending is so."""
+        passive = ENDINGS[self.ending.kind].client is Departure.PASSIVE_CLOSE
+        if passive and self.client.socket.SO_LINGER == 0:
+            what = "allowed is a time above 0: with 0 the client would reset what the server closed"
+            yield ("client", "socket", "SO_LINGER"), f"{what}; 'client-rst' is a reset of its own"
+
+    def _too_small_to_share(self) -> Iterator[_Mistake]:
+        """Give each bound of the whole fleet that leaves a worker without a share."""
+        hosts, workers = self.lab.client.hosts, self.client.workers
+        bounds: dict[tuple[str, ...], int] = {}
+        if self.client.pool:
+            bounds["client", "pool", "size"] = self.client.pool.size
+        if self.load.mode == "open":
+            bounds["load", "max_in_flight"] = self.load.max_in_flight
+        for place, bound in bounds.items():
+            if bound < hosts * workers:
+                each = "one for each worker (client.workers x lab.client.hosts)"
+                yield place, f"allowed is at least {hosts * workers}, {each}"

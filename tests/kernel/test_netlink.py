@@ -1,0 +1,154 @@
+"""One netlink socket: real dumps, with and without a filter, and what it makes of trouble."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twbench.kernel.errors import CodecError
+from twbench.kernel.netlink import DiagSocket
+from twbench.kernel.portfilter import PortFilter, PortTest
+from twbench.kernel.process import open_socket_of
+from twbench.kernel.sockdiag import ALL_STATES, Sockets, join
+from twbench.model.states import TcpState
+
+Pair = tuple[socket.socket, socket.socket]
+
+NETLINK_GENERIC = 16
+DATAGRAM_LIMIT = 256 * 1024
+DONE = bytes.fromhex("14000000 0300 0200 01000000 00000000 00000000")
+LOST_ON_THE_WAY = DONE[:6] + b"\x12" + DONE[7:]
+"""The same with NLM_F_DUMP_INTR."""
+
+in_a_namespace = pytest.mark.namespaces
+
+
+class Lossy(socket.socket):
+    """Loses a datagram as the kernel does (netlink_overrun), and counts what it was asked."""
+
+    lost = False
+    asked = 0
+
+    def send(self, *arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        self.asked += 1
+        return super().send(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        count = super().recv_into(*arguments)
+        if not self.lost:
+            self.lost = True
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        return count
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def rows_of(diag: DiagSocket, only: PortFilter | None = None) -> Sockets:
+    dump = diag.dump(states=ALL_STATES, only=only)
+    assert not dump.interrupted
+    return join(dump.parts)
+
+
+def identities(sockets: Sockets) -> list[bytes]:
+    """The cookies, the kernel's own names of its sockets."""
+    return sorted(row.tobytes() for row in sockets["cookie"])
+
+
+@in_a_namespace
+def test_filtered_dumps_hold_what_the_filter_accepts(crowded_pid: int) -> None:
+    diag = DiagSocket(open_socket_of(crowded_pid))
+    whole = rows_of(diag)
+    assert len(whole) > 3000
+    assert {TcpState(state) for state in whole["state"]} == {
+        TcpState.ESTABLISHED,
+        TcpState.SYN_SENT,
+        TcpState.FIN_WAIT2,
+        TcpState.TIME_WAIT,
+        TcpState.CLOSE_WAIT,
+        TcpState.LISTEN,
+    }
+    assert set(whole["family"]) == {socket.AF_INET, socket.AF_INET6}
+    for test in PortTest:
+        local = test in (PortTest.LOCAL_AT_LEAST, PortTest.LOCAL_AT_MOST)
+        ports = whole["sport" if local else "dport"]
+        for port in (0, 1, int(np.median(ports)), int(ports.max()), 65535):
+            only = PortFilter(test=test, port=port)
+            assert identities(rows_of(diag, only)) == identities(whole[only.accepts(whole)])
+    diag.close()
+
+
+@in_a_namespace
+def test_lost_datagram_is_asked_for_again(pid: int) -> None:
+    made: list[Lossy] = []
+
+    def lossy(family: int, kind: int, protocol: int) -> socket.socket:
+        opened = open_socket_of(pid)(family, kind, protocol)
+        made.append(Lossy(family, kind, protocol, fileno=opened.detach()))
+        return made[0]
+
+    with open_socket_of(pid)(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
+        listener.listen()
+        diag = DiagSocket(lossy)
+        assert [row["sport"] for row in rows_of(diag)] == [listener.getsockname()[1]]
+        assert made[0].asked == 2
+        diag.close()
+
+
+def test_dump_interrupted_every_time_says_so(pair: Pair) -> None:
+    ours, theirs = pair
+    diag = DiagSocket(lambda _family, _kind, _protocol: ours)
+    for _ in range(3):
+        theirs.send(LOST_ON_THE_WAY)
+    assert diag.dump(states=ALL_STATES).interrupted
+    theirs.settimeout(0)
+    assert [theirs.recv(4096)[8] for _ in range(3)] == [1, 2, 3]
+    theirs.send(LOST_ON_THE_WAY)
+    theirs.send(DONE)
+    assert not diag.dump(states=ALL_STATES).interrupted
+
+
+def test_refused_dump_raises_the_kernels_errno() -> None:
+    def generic(family: int, kind: int, _protocol: int) -> socket.socket:
+        # Generic netlink knows no family 18, the type of the request for a dump.
+        return socket.socket(family, kind, NETLINK_GENERIC)
+
+    diag = DiagSocket(generic)
+    with pytest.raises(FileNotFoundError, match="sock_diag"):
+        diag.dump(states=ALL_STATES)
+    diag.close()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"not netlink", bytes(16), DONE[:18], b"\x14" * 100])
+def test_bytes_that_are_no_dump_are_one_clear_error(pair: Pair, garbage: bytes) -> None:
+    ours, theirs = pair
+    theirs.send(garbage)
+    with pytest.raises(CodecError):
+        DiagSocket(lambda _family, _kind, _protocol: ours).dump(states=ALL_STATES)
+
+
+def test_datagram_that_may_have_been_cut_is_refused(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, DATAGRAM_LIMIT)
+    noop = bytes.fromhex("10000000 0100 0000 01000000 00000000")
+    theirs.send(noop * (DATAGRAM_LIMIT // len(noop)) + DONE)
+    with pytest.raises(CodecError, match="or more"):
+        DiagSocket(lambda _family, _kind, _protocol: ours).dump(states=ALL_STATES)
+
+
+@in_a_namespace
+def test_sockets_know_whether_they_share_a_namespace(pid: int, crowded_pid: int) -> None:
+    here, again, elsewhere = (
+        DiagSocket(open_socket_of(where)) for where in (pid, pid, crowded_pid)
+    )
+    assert here.namespace() == again.namespace() != elsewhere.namespace()
+    for diag in (here, again, elsewhere):
+        diag.close()

@@ -1,0 +1,1 @@
+"""The client fleet: engines, pacing and pools. Knows nothing of server, sampler or lab."""

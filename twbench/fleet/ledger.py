@@ -1,0 +1,62 @@
+"""A worker's books: what it counts as it goes, handed over as one report a tick."""
+
+from collections.abc import Callable
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+from twbench.model.outcomes import Phase, error_key
+from twbench.model.reports import DIGITS, HIGHEST_US, LATENCIES, FleetReport
+
+
+class Ledger:
+    """Counts for the current tick; `take` closes the tick.
+
+    Latencies are kept as bare nanoseconds and folded into histograms once a tick: a histogram's
+    own `record_value` for each of them would cost more than the rest of the accounting.
+    """
+
+    def __init__(self) -> None:
+        """Open the books, all zero."""
+        self.report = FleetReport()
+        self.connect_ns: list[int] = []
+        self.request_ns: list[int] = []
+        self.intended_ns: list[int] = []
+        self._seen: set[str] = set()
+
+    def error(self, phase: Phase, error: str, *, reused: bool, now_ns: int) -> None:
+        """Book a failed attempt."""
+        key = error_key(phase, error, reused=reused)
+        self.report.errors[key] += 1
+        if key not in self._seen:
+            self._seen.add(key)
+            self.report.first_error_ns[key] = now_ns
+
+    def connection_error(self, phase: Phase, error: str) -> None:
+        """Book what an idle or closing connection saw; no attempt fails by it."""
+        self.report.connection_errors[error_key(phase, error)] += 1
+
+    def take(self, now_ns: int) -> FleetReport:
+        """Close the tick: return its report and begin the next."""
+        report, self.report = self.report, FleetReport()
+        report.t_ns = now_ns
+        latencies_ns = (self.connect_ns, self.request_ns, self.intended_ns)
+        for name, values in zip(LATENCIES, latencies_ns, strict=True):
+            if values:
+                report.histograms[name] = encode(values)
+                values.clear()
+        return report
+
+
+def encode(latencies_ns: list[int]) -> str:
+    """Return latencies as an HdrHistogram V2 of microseconds (compressed, base64)."""
+    histogram = HdrHistogram(1, HIGHEST_US, DIGITS)
+    values_us = np.clip(np.array(latencies_ns, dtype=np.int64) // 1000, 1, HIGHEST_US)
+    # one call for each distinct bucket: below 2^11 buckets are 1 wide, then they double
+    width = np.maximum(np.frexp(values_us)[1] - histogram.sub_bucket_half_count_magnitude - 1, 0)
+    buckets, counts = np.unique((values_us >> width) << width, return_counts=True)
+    record: Callable[[int, int], bool] = histogram.record_value
+    for value, count in zip(buckets.tolist(), counts.tolist(), strict=True):
+        record(value, count)
+    encoded: bytes = histogram.encode()
+    return encoded.decode()

@@ -1,0 +1,6 @@
+"""Double entry: what the applications counted must equal what the kernels counted. Pure."""
+
+from twbench.audit.account import Account, StackAccount
+from twbench.audit.identities import Audit, Identity, audit
+
+__all__ = ["Account", "Audit", "Identity", "StackAccount", "audit"]

@@ -1,0 +1,279 @@
+"""The identities: each a kernel's figure on the left, the applications' figure on the right.
+
+Between the two stand named terms: effects that move one of the figures and that some other
+counter, or the other side's books, tells of by itself. Of a few effects only a bound is known that
+way: their term is what the identity needs, up to that bound, which is told with it. What then
+remains is the residual, and it is shown.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twbench.audit.account import Account, StackAccount
+from twbench.model.endings import Departure
+from twbench.model.outcomes import Phase
+from twbench.model.reports import FleetReport, ServerReport
+from twbench.model.states import Side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """left = right + terms; `residual` is what is left over."""
+
+    name: str
+    left: int
+    right: int
+    """The other figure, with the terms added."""
+    terms: Mapping[str, int] = field(default_factory=dict)
+    """Named effects that are part of `right`, each with its sign."""
+    bounds: Mapping[str, int] = field(default_factory=dict)
+    """Of the effects that are known only to be no larger than this: how large at the most."""
+
+    @property
+    def residual(self) -> int:
+        """Return left minus right."""
+        return self.left - self.right
+
+    @property
+    def explained(self) -> str:
+        """Return the terms in words."""
+        return "; ".join(
+            f"{value:+d} {name}"
+            + (f" (at most {self.bounds[name]})" if name in self.bounds else "")
+            for name, value in self.terms.items()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the identity as summary.json has it."""
+        return {
+            "name": self.name,
+            "left": self.left,
+            "right": self.right,
+            "residual": self.residual,
+            "explained": self.explained,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """All identities of a run."""
+
+    identities: tuple[Identity, ...]
+    promised: bool
+    """False where the counters are shared with other programs: then nothing can fail to balance."""
+
+    @property
+    def balanced(self) -> bool:
+        """Return whether every residual is 0, as far as that was promised."""
+        return not self.promised or all(not i.residual for i in self.identities)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the audit as summary.json has it."""
+        return {
+            "balanced": self.balanced,
+            "promised": self.promised,
+            "identities": [identity.as_json() for identity in self.identities],
+        }
+
+
+def audit(account: Account) -> Audit:
+    """Draw up every identity of a run."""
+    identities = [*_fleet(account)]
+    for stack in account.stacks:
+        if Side.CLIENT in stack.sides:
+            identities.append(_active_opens(stack))
+        if Side.SERVER in stack.sides:
+            identities.append(_passive_opens(stack))
+        identities += [_time_wait_entries(stack), _resets(account, stack)]
+        identities.append(_time_wait_end(account, stack))
+    identities += _ending(account)
+    return Audit(identities=tuple(identities), promised=account.promised)
+
+
+def _identity(
+    name: str, left: int, right: int, *, bounds: Mapping[str, int] | None = None, **terms: int
+) -> Identity:
+    named = {_words(key): value for key, value in terms.items() if value}
+    return Identity(
+        name=name,
+        left=left,
+        right=right + sum(named.values()),
+        terms=named,
+        bounds={_words(key): bound for key, bound in (bounds or {}).items()},
+    )
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _fleet(account: Account) -> Iterator[Identity]:
+    fleet, server = account.fleet, account.server
+    failed = sum(fleet.errors.values())
+    yield _identity("fleet: attempted = ok + errors", fleet.attempted, fleet.ok + failed)
+    yield _identity(
+        "fleet: established = departed", fleet.established, sum(fleet.departures.values())
+    )
+    waiting = sum(stack.accept_queue_end for stack in account.stacks)
+    yield _identity(
+        "fleet: established = server: accepted",
+        fleet.established,
+        server.accepted,
+        left_in_the_accept_queue=waiting,
+    )
+
+
+def _active_opens(stack: StackAccount) -> Identity:
+    return _identity(
+        f"{stack.name}: TcpActiveOpens = connects whose SYN left",
+        stack.count("TcpActiveOpens"),
+        stack.fleet.connects - stack.fleet.not_sent,
+    )
+
+
+def _passive_opens(stack: StackAccount) -> Identity:
+    return _identity(
+        f"{stack.name}: TcpPassiveOpens = accepted",
+        stack.count("TcpPassiveOpens"),
+        stack.server.accepted,
+        left_in_the_accept_queue=stack.accept_queue_end,
+    )
+
+
+def _time_wait_entries(stack: StackAccount) -> Identity:
+    closed = stack.departed(Departure.ACTIVE_CLOSE)
+    overflow = stack.count("TcpExtTCPTimeWaitOverflow")
+    missing = closed - stack.unforeseen_resets - overflow - stack.entries
+    return _identity(
+        f"{stack.name}: TcpExtTW + TcpExtTWKilled = active closes",
+        stack.entries,
+        closed,
+        closes_that_became_resets=-stack.unforeseen_resets,
+        TCPTimeWaitOverflow=-overflow,
+        FINs_that_crossed=-min(max(missing, 0), stack.crossed),
+        bounds={"FINs_that_crossed": stack.crossed},
+    )
+
+
+def _silent_resets(account: Account, stack: StackAccount) -> int:
+    """Return the resets that no counter of their own shows: a request met an orphaned FIN_WAIT_2.
+
+    tcp_timewait_state_process answers it with RST and ends the TIME_WAIT, so they are the resets
+    and the missing TIME_WAIT that nothing else explains. The client's books bound their number:
+    each is a request that met a closed connection.
+    """
+    if Side.SERVER not in stack.sides:
+        return 0
+    most = min(_unexplained_resets(account, stack), account.races - stack.unforeseen_resets)
+    gone = stack.count("TcpExtTWRecycled") + stack.server.reopened
+    least, _ = stack.expired(gone + stack.server.reopened_perhaps + most)
+    return max(0, min(most, stack.entries - gone - least - stack.time_wait_end))
+
+
+def _unexplained_resets(account: Account, stack: StackAccount) -> int:
+    return max(0, stack.count("TcpOutRsts") - sum(_open_resets(account, stack).values()))
+
+
+def _open_resets(account: Account, stack: StackAccount) -> dict[str, int]:
+    """Return the resets that some counter or book shows by itself."""
+    return {
+        "active_resets": stack.departed(Departure.ACTIVE_RESET),
+        "closes_that_became_resets": stack.unforeseen_resets,
+        "refused_connects": account.refused if Side.SERVER in stack.sides else 0,
+    }
+
+
+def _resets(account: Account, stack: StackAccount) -> Identity:
+    """Compare the RSTs that left with those that somebody meant, or that something tells of.
+
+    A client whose request met a closed connection also sends a FIN when it reads the server's. If
+    that leaves before the RST to the request has come, it finds no socket either: a second RST.
+    """
+    shown = _open_resets(account, stack)
+    silent = _silent_resets(account, stack)
+    twice = account.races if Side.SERVER in stack.sides else 0
+    return _identity(
+        f"{stack.name}: TcpOutRsts = active resets",
+        stack.count("TcpOutRsts"),
+        shown.pop("active_resets"),
+        requests_that_met_FIN_WAIT_2=silent,
+        FINs_that_met_no_socket=min(_unexplained_resets(account, stack) - silent, twice),
+        bounds={
+            "requests_that_met_FIN_WAIT_2": account.races - stack.unforeseen_resets,
+            "FINs_that_met_no_socket": twice,
+        },
+        **shown,
+    )
+
+
+def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
+    """Compare what is left with what came in; how much expired is known to within 2 s.
+
+    The server takes every connection that it closed for one that waits, so where closes became
+    resets, or crossed, it can have counted as many reopened TIME_WAIT too many.
+    """
+    recycled = stack.count("TcpExtTWRecycled")
+    reopened, perhaps = stack.server.reopened, stack.server.reopened_perhaps
+    silent = _silent_resets(account, stack)
+    least, most = stack.expired(recycled + reopened + perhaps + silent)
+    missing = stack.entries - recycled - reopened - silent - stack.time_wait_end
+    never = min(reopened, stack.unforeseen_resets + stack.crossed)
+    return _identity(
+        f"{stack.name}: sockstat tw at the end = entries - expired",
+        stack.time_wait_end,
+        stack.entries,
+        TWRecycled=-recycled,
+        reopened_by_a_SYN=-reopened,
+        of_these_had_no_TIME_WAIT=min(max(-missing, 0), never),
+        ended_by_a_request=-silent,
+        expired=-min(max(missing, least), most + perhaps),
+        bounds={"of_these_had_no_TIME_WAIT": never, "expired": most + perhaps},
+    )
+
+
+def _ending(account: Account) -> Iterator[Identity]:
+    """Hold the run to its ending: who may close or reset first, and what may be seen."""
+    ending = account.ending
+    books: dict[Side, FleetReport | ServerReport] = {
+        Side.CLIENT: account.fleet,
+        Side.SERVER: account.server,
+    }
+    for side, book in books.items():
+        if ending.departure(side) is not Departure.ACTIVE_CLOSE:
+            yield _identity(
+                f"{ending.name}: the {side} closes none first",
+                book.departures[Departure.ACTIVE_CLOSE],
+                0,
+                idle_or_late_or_at_the_end_of_the_run=book.closed_early,
+            )
+        if ending.departure(side) is not Departure.ACTIVE_RESET:
+            yield _identity(
+                f"{ending.name}: the {side} resets none",
+                book.departures[Departure.ACTIVE_RESET],
+                0,
+            )
+    yield _identity(
+        f"{ending.name}: nobody waited in vain for the first closer",
+        account.fleet.connection_errors[_NO_CLOSE] + account.server.held_in_vain,
+        0,
+    )
+    seen = account.fleet.errors + account.fleet.connection_errors
+    foreign = {key: n for key, n in seen.items() if _is_foreign(key, ending.may_see)}
+    yield Identity(
+        name=f"{ending.name}: errors that this ending does not bring about",
+        left=sum(foreign.values()),
+        right=0,
+    )
+
+
+_OF_THE_CONNECTION = frozenset({Phase.WRITE, Phase.READ, Phase.CLOSE, Phase.IDLE})
+_OF_ANY_ENDING = frozenset({"TIMEOUT", "CANCELLED", "STATUS"})
+_NO_CLOSE = "close:TIMEOUT:peer_did_not_close"
+
+
+def _is_foreign(key: str, may_see: frozenset[str]) -> bool:
+    """Return whether an error came with the connection's end and is not among the ending's."""
+    phase, error, name = key.split(":")
+    usual = phase not in _OF_THE_CONNECTION or error in _OF_ANY_ENDING
+    return not (usual or key in may_see or name in ("keepalive_race", "closed_while_idle"))

@@ -1,0 +1,1 @@
+"""The only room that wires lab, server, fleet, sampler and record together."""

@@ -1,0 +1,165 @@
+"""The processes of a run: started on their hosts, spoken to in lines, and never left behind."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from twbench.lab.lab import Lab
+from twbench.model.errors import LabError
+from twbench.model.plans import ServerPlan
+from twbench.process.listening import CannotListenError, refuse_taken
+
+_READY_WITHIN_S = 30.0
+_LONGEST_LINE = 1 << 22
+_KEPT_OF_STDERR = 4000
+_RETRY_S = 0.001
+_REMEDIES = {
+    "EADDRINUSE": "choose another port, or end what listens there",
+    "EACCES": "choose a port from net.ipv4.ip_unprivileged_port_start (1024) on, or run as root",
+    "EADDRNOTAVAIL": "choose an address that this machine has; `ip address` lists them",
+    "EAFNOSUPPORT": "choose the other IP version; this kernel does not have the one asked for",
+}
+"""What helps where the kernel refuses an endpoint, by its reason."""
+Message = dict[str, Any]
+
+
+_starting = threading.Lock()
+
+
+@contextlib.asynccontextmanager
+async def _one_at_a_time() -> AsyncIterator[None]:
+    """Keep runs in other threads from starting a process meanwhile: uvloop refuses to."""
+    while not _starting.acquire(blocking=False):  # noqa: ASYNC110 - no event spans two loops
+        await asyncio.sleep(_RETRY_S)
+    try:
+        yield
+    finally:
+        _starting.release()
+
+
+def refuse_taken_endpoints(plan: ServerPlan) -> None:
+    """Find out, before servers share them, that the plan's endpoints are nobody else's yet.
+
+    For this machine's own network, where another server of the same user may listen.
+
+    Raises:
+        LabError: one of them is taken, or is not to be had.
+    """
+    for endpoint in plan.endpoints:
+        try:
+            refuse_taken(endpoint, family=plan.family)
+        except CannotListenError as failure:
+            raise _refused(str(failure), failure.error) from None
+
+
+def _refused(why: str, error: str) -> LabError:
+    remedy = _REMEDIES.get(error)
+    return LabError(why, remedy=remedy) if remedy else LabError(why)
+
+
+class Child:
+    """A server process or a fleet worker.
+
+    Messages other than the first (`ready` or `failed`) and the last (`done`) go to `hear`. When the
+    process ends, for whatever reason, `ended` becomes its exit status.
+    """
+
+    def __init__(self, name: str, host: str, hear: Callable[["Child", Message], None]) -> None:
+        """Name the process; `start` makes it."""
+        self.name = name
+        self.host = host
+        self.done = False
+        """Whether it said that it had come to its end."""
+        self.ended: asyncio.Task[int]
+        self.complaint = ""
+        """The end of what it wrote to standard error."""
+        self._hear = hear
+        self._process: asyncio.subprocess.Process
+
+    async def start(self, lab: Lab, module: str, plan: bytes) -> Message:
+        """Start `python -m module` on the host, hand it its plan, and return what it is ready with.
+
+        Raises:
+            LabError: it could not do what the plan asks for.
+        """
+        argv, descriptors = lab.command(self.host, [sys.executable, "-P", "-m", module])
+        async with _one_at_a_time():
+            self._process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=descriptors,
+                limit=_LONGEST_LINE,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+                # Ctrl-C is the run's to answer: it ends its children in order
+                start_new_session=True,
+            )
+        ready: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.create_task(self._listen(ready))
+        await self.say(plan)
+        try:
+            first = await asyncio.wait_for(ready, _READY_WITHIN_S)
+        except TimeoutError:
+            raise LabError(f"{self.name} was not ready within {_READY_WITHIN_S:g} s") from None
+        if why := first.get("failed"):
+            raise _refused(f"{self.name}: {why}", first.get("error", ""))
+        if "ready" not in first:
+            raise LabError(f"{self.name} ended at once: {self.complaint.strip()}")
+        answer: Message = first["ready"]
+        return answer
+
+    async def say(self, line: bytes) -> None:
+        """Write a line to the process; one that has ended does not hear it."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
+        if self.ended.done():
+            return
+        # uvloop raises RuntimeError where asyncio raises ConnectionError
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            self._process.stdin.write(line)
+            await self._process.stdin.drain()
+
+    async def _listen(self, ready: asyncio.Future[Message]) -> int:
+        stdout, stderr = self._process.stdout, self._process.stderr
+        assert stdout is not None and stderr is not None  # noqa: S101, PT018 - both are pipes
+        complaint = asyncio.create_task(stderr.read())
+        async for line in stdout:
+            if not line.endswith(b"\n"):
+                # killed in the middle of a line
+                break
+            message: Message = json.loads(line)
+            if not ready.done():
+                ready.set_result(message)
+            elif "done" in message:
+                self.done = True
+            else:
+                self._hear(self, message)
+        self.complaint = (await complaint).decode(errors="replace")[-_KEPT_OF_STDERR:]
+        status = await self._process.wait()
+        if not ready.done():
+            ready.set_result({})
+        return status
+
+    async def finish(self, within_s: float) -> None:
+        """Wait for the end of the process; kill it when it takes longer."""
+        if not self.started:
+            return
+        done, _ = await asyncio.wait({self.ended}, timeout=within_s)
+        if not done:
+            self.kill()
+            await self.ended
+
+    @property
+    def started(self) -> bool:
+        """Return whether there is a process."""
+        return hasattr(self, "ended")
+
+    def kill(self) -> None:
+        """End the process now."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()

@@ -1,0 +1,254 @@
+"""A summary as tables for a terminal."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from twbench.model.endings import ENDINGS
+from twbench.model.outcomes import kind_of_key
+
+Summary = Mapping[str, Any]
+
+
+def render_summary(summary: Summary) -> RenderableType:
+    """Return everything a summary says, as a person reads it."""
+    parts: list[RenderableType] = [_title(summary), _rates(summary), _hosts([summary])]
+    for title, key in (("errors", "errors"), ("seen by connections", "connection_errors")):
+        if counts := summary["outcomes"][key]:
+            parts.append(_errors(title, counts))
+    parts += [_latencies(summary), _forecast(summary), _audit(summary["audit"])]
+    if summary["thresholds"]:
+        parts.append(_thresholds(summary["thresholds"]))
+    parts += [Text(f"! {warning}", style="yellow") for warning in summary["warnings"]]
+    for event in summary["events"]:
+        parts.append(Text(f"! {event['t_s']:.1f} s: {event['event']}", style="yellow"))
+    if summary["ended_early"]:
+        parts.append(Text(f"! ended early: {summary['ended_early']}", style="bold yellow"))
+    return Group(*_spaced(parts))
+
+
+def render_comparison(summaries: Iterable[Summary]) -> RenderableType:
+    """Return several runs side by side, a column each."""
+    runs = list(summaries)
+    table = _table("side by side", "", *(run["scenario"]["name"] for run in runs))
+    table.add_row("who closes first", *(_ending(run) for run in runs))
+    for key, label in (("connections_per_s", "connections/s"), ("requests_per_s", "requests/s")):
+        table.add_row(label, *(f"{run['rates'][key]:,.1f}" for run in runs))
+    hosts = list(dict.fromkeys(name for run in runs for name in run["hosts"]))
+    for name in hosts:
+        peaks = (r["hosts"].get(name, {}).get("time_wait", {}).get("peak", 0) for r in runs)
+        table.add_row(f"peak TIME_WAIT, {name}", *(f"{peak:,}" for peak in peaks))
+    for name in hosts:
+        cells = [_ports(run["hosts"].get(name, {})) for run in runs]
+        if any(cells):
+            table.add_row(f"ports in use, {name}", *cells)
+    table.add_row("ok of attempted", *(_ok(run) for run in runs))
+    table.add_row("errors", *(_error_lines(run["outcomes"]["errors"]) for run in runs))
+    table.add_row(
+        "ports exhausted: forecast", *(_s(r["forecast"]["predicted"], _EXHAUSTED) for r in runs)
+    )
+    table.add_row(
+        "ports exhausted: measured", *(_s(r["forecast"]["measured"], _EXHAUSTED) for r in runs)
+    )
+    table.add_row("audit", *(_verdict(run["audit"]) for run in runs))
+    return table
+
+
+_EXHAUSTED = "exhausted_after_s"
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
+def _spaced(parts: list[RenderableType]) -> Iterator[RenderableType]:
+    for part in parts:
+        yield part
+        if isinstance(part, Table):
+            yield Text()
+
+
+def _title(summary: Summary) -> RenderableType:
+    scenario = summary["scenario"]
+    ending = ENDINGS[scenario["ending"]["kind"]]
+    return Group(
+        Text.assemble((scenario["name"], "bold"), f"   {summary['run_id']}"),
+        Text(scenario.get("description", "").strip()),
+        Text(f"ending {ending.name}: {ending.sentence}", style="dim"),
+        Text(),
+    )
+
+
+def _ending(summary: Summary) -> str:
+    first = ENDINGS[summary["scenario"]["ending"]["kind"]].first
+    kept = "keep-alive, then " if summary["scenario"]["client"].get("pool") else ""
+    return kept + " and ".join(sorted(first))
+
+
+def _rates(summary: Summary) -> RenderableType:
+    outcomes, rates = summary["outcomes"], summary["rates"]
+    table = _table(
+        "load", "attempted", "ok", "failed", "retried", "connections/s", "requests/s", "s"
+    )
+    table.add_row(
+        f"{outcomes['attempted']:,}",
+        f"{outcomes['ok']:,}",
+        f"{sum(outcomes['errors'].values()):,}",
+        f"{outcomes['retried']:,}",
+        f"{rates['connections_per_s']:,.1f}",
+        f"{rates['requests_per_s']:,.1f}",
+        f"{summary['load_s']:g}",
+    )
+    return table
+
+
+def _hosts(runs: list[Summary]) -> RenderableType:
+    table = _table(
+        "hosts", "host", "TIME_WAIT peak", "at the end", "held", "ports in use, peak", "of capacity"
+    )
+    for run in runs:
+        for name, host in run["hosts"].items():
+            waiting = host["time_wait"]
+            ports = host.get("ports")
+            table.add_row(
+                name,
+                f"{waiting['peak']:,}",
+                f"{waiting['end']:,}",
+                f"{waiting['held_s']:.1f} s",
+                f"{ports['in_use_peak']:,}" if ports else "",
+                f"{ports['capacity']:,}" if ports else "",
+            )
+    return table
+
+
+def _errors(title: str, counts: Mapping[str, int]) -> RenderableType:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    table.add_column("phase:errno:kind")
+    table.add_column("count", justify="right")
+    table.add_column("meaning")
+    for key, count in counts.items():
+        table.add_row(key, f"{count:,}", kind_of_key(key).meaning)
+    return table
+
+
+def _latencies(summary: Summary) -> RenderableType:
+    table = _table("latency, ms", "", "p50", "p90", "p99", "p99.9", "max")
+    labels = {
+        "connect": "connect",
+        "request": "request",
+        "request_from_intended": "request, from its intended start",
+    }
+    for key, label in labels.items():
+        if found := summary["latency_ms"].get(key):
+            figures = (found[p] for p in ("p50", "p90", "p99", "p99_9", "max"))
+            table.add_row(label, *(f"{figure:,.3f}" for figure in figures))
+    return table
+
+
+def _forecast(summary: Summary) -> RenderableType:
+    forecast = summary["forecast"]
+    predicted, measured = forecast["predicted"], forecast["measured"]
+    source = " (from the measured rate: a closed load has none of its own)"
+    title = "forecast" + (source if forecast["from_measured_rate"] else "")
+    table = _table(title, "", "forecast", "measured")
+    table.add_row(
+        "TIME_WAIT, peak of this load",
+        _n(predicted, "time_wait_peak"),
+        _n(measured, "time_wait_peak"),
+    )
+    table.add_row(
+        "TIME_WAIT, steady after 60 s",
+        _n(predicted, "time_wait_steady"),
+        _n(measured, "time_wait_steady", none="load shorter than that"),
+    )
+    table.add_row("ports exhausted", _s(predicted, _EXHAUSTED), _s(measured, _EXHAUSTED))
+    table.add_row("connect gets dear (half the range full)", _s(predicted, "cliff_after_s"), "")
+    table.add_row(
+        "sustainable new connections/s",
+        _n(predicted, "sustainable_rate_per_s", none="no limit by ports"),
+        _n(measured, "sustainable_rate_per_s", none="not a minute at the limit"),
+    )
+    return table
+
+
+def _n(figures: Mapping[str, Any], key: str, *, none: str = "unknown") -> str:
+    value = figures.get(key)
+    return none if value is None else f"{value:,.0f}"
+
+
+def _s(figures: Mapping[str, Any], key: str) -> str:
+    value = figures.get(key)
+    return "never" if value is None else f"after {value:.2f} s"
+
+
+def _ports(host: Mapping[str, Any]) -> str:
+    ports = host.get("ports")
+    return f"{ports['in_use_peak']:,} of {ports['capacity']:,}" if ports else ""
+
+
+def _ok(summary: Summary) -> str:
+    outcomes = summary["outcomes"]
+    return f"{outcomes['ok']:,} of {outcomes['attempted']:,}"
+
+
+def _error_lines(errors: Mapping[str, int]) -> str:
+    """Return each error on a line of its own: a column has no room for whole keys."""
+    lines = (f"{count:,} {':'.join(key.split(':')[:2])}" for key, count in errors.items())
+    return "\n".join(lines) or "none"
+
+
+def _verdict(audit: Mapping[str, Any]) -> str:
+    if not audit["promised"]:
+        return "not promised here"
+    return "balanced" if audit["balanced"] else "NOT BALANCED"
+
+
+def _audit(audit: Mapping[str, Any]) -> RenderableType:
+    identities = audit["identities"]
+    open_ones = [i for i in identities if i["residual"]]
+    title = f"audit: {_verdict(audit)} ({len(identities)} identities, {len(open_ones)} residuals)"
+    table = _table(title, "identity", "left", "right", "residual", "explained by")
+    table.columns[-1].justify = "left"
+    for identity in identities:
+        if identity["left"] or identity["right"] or identity["residual"]:
+            table.add_row(
+                identity["name"],
+                f"{identity['left']:,}",
+                f"{identity['right']:,}",
+                f"{identity['residual']:,}",
+                identity["explained"],
+                style="bold red" if identity["residual"] else "",
+            )
+    return table
+
+
+def _thresholds(thresholds: Iterable[Mapping[str, Any]]) -> RenderableType:
+    table = _table("thresholds", "expression", "value", "met")
+    for threshold in thresholds:
+        value = "no such figure" if threshold["value"] is None else f"{threshold['value']:g}"
+        style = "" if threshold["ok"] else "bold red"
+        met = "yes" if threshold["ok"] else "NO"
+        table.add_row(threshold["expression"], value, met, style=style)
+    return table
+
+
+def render_audits(summaries: Iterable[Summary]) -> RenderableType:
+    """Return one line for each run's audit, with whatever does not balance."""
+    lines = []
+    for summary in summaries:
+        audit = summary["audit"]
+        name, identities = summary["scenario"]["name"], audit["identities"]
+        lines.append(Text(f"audit of {name}: {_verdict(audit)}, {len(identities)} identities"))
+        lines += [
+            Text(f"  residual {i['residual']:,}: {i['name']}", style="bold red")
+            for i in identities
+            if i["residual"]
+        ]
+    return Group(*lines, Text())

@@ -1,0 +1,114 @@
+"""Figures of several rounds: medians, ranges, a slope with its noise, and the table. Pure."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+_WIDTHS = (47, 10, 19, 22)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the table: a figure of every round, and what it was to be."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    digits: int = 0
+    goal: str = ""
+    met: bool | None = None
+    """Whether the median meets the goal; None where there is none."""
+
+    @property
+    def median(self) -> float:
+        """Return the median of the rounds."""
+        return statistics.median(self.values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row with its median and range."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": round(self.median, self.digits + 2),
+            "min": round(min(self.values), self.digits + 2),
+            "max": round(max(self.values), self.digits + 2),
+            "rounds": [round(value, self.digits + 2) for value in self.values],
+            "goal": self.goal,
+            "met": self.met,
+        }
+
+    def as_text(self) -> str:
+        """Return the row as a line of the table."""
+        low, high = (f"{end(self.values):,.{self.digits}f}" for end in (min, max))
+        met = {None: "", True: "met", False: "NOT MET"}[self.met]
+        cells = (
+            f"{self.name}, {self.unit}" if self.unit else self.name,
+            f"{self.median:,.{self.digits}f}",
+            f"{low} to {high}" if len(self.values) > 1 else "",
+            self.goal,
+        )
+        return _line(*cells, met)
+
+
+def at_least(goal: float, row: Row, *, void: bool = False) -> Row:
+    """Return the row with the goal that its median is `goal` or more."""
+    return _judged(row, f">= {goal:g}", met=row.median >= goal, void=void)
+
+
+def at_most(goal: float, row: Row, *, void: bool = False) -> Row:
+    """Return the row with the goal that its median is `goal` or less."""
+    return _judged(row, f"<= {goal:g}", met=row.median <= goal, void=void)
+
+
+def _judged(row: Row, goal: str, *, met: bool, void: bool) -> Row:
+    """Void figures neither meet nor miss a goal."""
+    if void:
+        return replace(row, goal=f"{goal}, but void", met=None)
+    return replace(row, goal=goal, met=met)
+
+
+def table(groups: Iterable[tuple[str, Sequence[Row]]]) -> str:
+    """Return all rows as text, a heading for each group."""
+    lines = [_line("", "median", "min to max", "goal", "")]
+    for heading, rows in groups:
+        lines += ["", heading, *(row.as_text() for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(name: str, median: str, extent: str, goal: str, met: str) -> str:
+    first, second, third, fourth = _WIDTHS
+    cells = f"{name:<{first}}{median:>{second}}{extent:>{third}}  {goal:<{fourth}}{met}"
+    return cells.rstrip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slope:
+    """How fast y grows with x, by least squares, and which slope would tell nothing."""
+
+    per_x: float
+    noise_per_x: float
+    """Two standard deviations of y around the line, or its grain, over the whole extent of x."""
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Return whether y grew, from the first x to the last, by more than the noise."""
+        return self.per_x > self.noise_per_x
+
+
+def slope(x: Sequence[float], y: Sequence[float], *, grain: float) -> Slope:
+    """Return the slope of y over x, both of three values at least, x not all the same.
+
+    `grain` is the least growth of y that means anything.
+
+    A standard error would not do as the noise: memory moves in steps, so that neighbouring
+    readings are alike and many of them know little more than a few.
+    """
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    across = xs - xs.mean()
+    per_x = float(across @ (ys - ys.mean()) / (across @ across))
+    scatter = float((ys - per_x * xs).std(ddof=2))
+    noise = max(2 * scatter, grain) / float(np.ptp(xs))
+    return Slope(per_x=per_x, noise_per_x=noise)

@@ -85,7 +85,7 @@ def test_a_machine_that_allows_everything_gets_only_ok() -> None:
     found = judge(FINE, needed_descriptors=4096)
     assert {each.status for each in found} == {Status.OK}
     assert {each.remedy for each in found} == {""}
-    assert links(FINE) == {Link.VETH: (), Link.LOOPBACK: (), Link.HOST: ()}
+    assert links(FINE) == dict.fromkeys(Link, ())
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,16 @@ def test_a_refused_namespace_names_its_cause_and_the_command(facts: Facts, remed
     assert finding(facts, "veth pairs").status is Status.UNKNOWN
     assert links(facts)[Link.HOST] == ()
     assert links(facts)[Link.LOOPBACK] == ("network_namespace", "sysctl")
+
+
+def test_without_packet_sockets_only_the_wire_and_its_commands_are_missing() -> None:
+    refused = {**FINE.attempts, "packet_socket": "Operation not permitted"}
+    facts = replace(FINE, attempts=refused)
+    assert {link for link, lacks in links(facts).items() if lacks} == {Link.WIRE}
+    assert finding(facts, "twbench trace, claims").found == "lacks packet_socket"
+    assert finding(facts, "twbench run, link = 'wire'").status is Status.FAIL
+    assert finding(facts, "twbench demo").status is Status.OK
+    assert "link = 'wire', `trace` and `claims`" in finding(facts, "packet sockets on a host").means
 
 
 def test_root_needs_no_user_namespace() -> None:

@@ -100,7 +100,8 @@ def test_a_lab_at_its_largest_addresses_works_at_once() -> None:
             connect(lab, client.stack, client.addresses[-1], plan.server.addresses[-1]).close()
 
 
-@pytest.mark.parametrize("link", OWN_HOSTS)
+# A wire carries nothing by itself: tests/lab/test_build.py.
+@pytest.mark.parametrize("link", [each for each in OWN_HOSTS if each.values != (Link.WIRE,)])
 def test_a_command_runs_on_its_host_and_sees_its_addresses(link: Link) -> None:
     with Lab(LabPlan(link=link)) as lab:
         target = lab.hosts["server"].addresses[0]
@@ -234,3 +235,68 @@ def test_the_reuse_warning_is_given_only_where_reuse_is_on() -> None:
 def test_a_plan_with_mistakes_makes_no_lab() -> None:
     with pytest.raises(ScenarioError):
         Lab(LabPlan(client_hosts=0))
+
+
+@pytest.mark.namespaces
+def test_the_middle_of_a_wire_is_a_stack_of_the_lab_but_no_hosts() -> None:
+    with Lab(LabPlan(link=Link.WIRE)) as lab:
+        assert lab.stacks == ("client", "server")
+        assert lab.sysctls_before.keys() == {"client", "server"}
+        assert lab.sysctls("wire", ["net.ipv4.ip_forward"]) == {"net.ipv4.ip_forward": "0"}
+        packets = lab.socket("wire", socket.AF_PACKET, socket.SOCK_RAW)
+        with packets:
+            packets.bind(("server", 0))
+        assert len(lab.warnings) == 1
+        assert "rates are far below" in lab.warnings[0]
+    with Lab(LabPlan()) as lab, pytest.raises(KeyError):
+        lab.socket("wire", socket.AF_INET, socket.SOCK_STREAM)
+
+
+@pytest.mark.parametrize("link", [each for each in OWN_HOSTS if each.values != (Link.WIRE,)])
+def test_only_a_host_of_a_wire_lab_can_be_rebooted(link: Link) -> None:
+    with Lab(LabPlan(link=link)) as lab, pytest.raises(LabError, match="reboot of server"):
+        lab.reboot("server")
+
+
+@pytest.mark.namespaces
+def test_the_wire_itself_is_no_host_to_reboot() -> None:
+    with Lab(LabPlan(link=Link.WIRE)) as lab, pytest.raises(KeyError):
+        lab.reboot("wire")
+
+
+@pytest.mark.namespaces
+def test_a_sysctl_of_one_running_stack_can_be_changed() -> None:
+    name = "net.ipv4.tcp_fin_timeout"
+    with Lab(LabPlan()) as lab:
+        lab.set_sysctl("server", name, "7")
+        assert lab.sysctls("server", [name]) == {name: "7"}
+    assert lab.sysctls_after["server"][name] == "7"
+    assert lab.sysctls_after["client"][name] == lab.sysctls_before["client"][name] != "7"
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("net.ipv4.tcp_fin_timeou", "7", "near it: tcp_fin_timeout"),
+        ("net.ipv4.tcp_fin_timeout", "soon", "use a value this kernel allows"),
+        ("kernel.hostname", "other", "starts with 'net.'"),
+    ],
+)
+def test_a_sysctl_that_is_not_taken_is_a_lab_error_and_the_lab_goes_on(
+    name: str, value: str, remedy: str
+) -> None:
+    with Lab(LabPlan()) as lab:
+        with pytest.raises(LabError) as caught:
+            lab.set_sysctl("server", name, value)
+        assert caught.value.what.startswith(f"{name} = {value!r} on server")
+        assert remedy in caught.value.remedy
+        assert lab.sysctls("server", ["net.ipv4.tcp_fin_timeout"])
+
+
+def test_the_machines_own_sysctls_are_never_changed() -> None:
+    name = "net.ipv4.tcp_fin_timeout"
+    with Lab(LabPlan(link=Link.HOST)) as lab:
+        before = lab.sysctls("machine", [name])
+        with pytest.raises(LabError, match="on machine"):
+            lab.set_sysctl("machine", name, before[name])

@@ -8,14 +8,20 @@ from hypothesis import strategies as st
 
 from twbench.lab.plan import (
     MAX_ADDRESSES,
+    MAX_CLIENT_HOSTS,
     MAX_EHASH_ENTRIES,
     MIN_EHASH_ENTRIES,
     LabPlan,
     Link,
     ehash_entries_for,
+    is_sysctl_of_a_stack,
 )
 from twbench.lab.protocol import plan_as_json, plan_from_json
 from twbench.model.errors import ScenarioError
+from twbench.model.links import WirePort
+from twbench.model.states import Side
+
+IFNAMSIZ = 16
 
 BENCHMARK_NETWORKS = {
     4: ipaddress.ip_network("198.18.0.0/15"),
@@ -48,6 +54,7 @@ def test_one_client_is_client_and_several_are_numbered() -> None:
     ("link", "stacks"),
     [
         (Link.VETH, ("client-1", "client-2", "server")),
+        (Link.WIRE, ("client-1", "client-2", "server")),
         (Link.LOOPBACK, ("lab",)),
         (Link.HOST, ("machine",)),
     ],
@@ -57,6 +64,60 @@ def test_each_link_has_its_stacks(link: Link, stacks: tuple[str, ...]) -> None:
     assert plan.stacks == stacks
     assert plan.stack_of("server") == stacks[-1]
     assert plan.stack_of("client-1") == stacks[0]
+
+
+def test_only_a_wire_has_a_middle_and_no_host_is_there() -> None:
+    middles = {link: LabPlan(link=link).middle for link in Link}
+    assert middles == {link: "wire" if link is Link.WIRE else None for link in Link}
+    assert "wire" not in LabPlan(link=Link.WIRE).stacks
+
+
+def test_the_wires_ports_are_named_like_the_hosts_clients_first() -> None:
+    plan = LabPlan(link=Link.WIRE, client_hosts=2)
+    assert plan.wire_ports == (
+        WirePort(
+            host="client-1",
+            side=Side.CLIENT,
+            interface="client-1",
+            mac=bytes.fromhex("020000000001"),
+            addresses=("198.18.1.1",),
+        ),
+        WirePort(
+            host="client-2",
+            side=Side.CLIENT,
+            interface="client-2",
+            mac=bytes.fromhex("020000000002"),
+            addresses=("198.18.2.1",),
+        ),
+        WirePort(
+            host="server",
+            side=Side.SERVER,
+            interface="server",
+            mac=bytes.fromhex("020000000003"),
+            addresses=("198.19.0.1",),
+        ),
+    )
+    assert LabPlan().wire_ports == ()
+
+
+def test_the_largest_wires_ports_have_distinct_macs_and_names_that_fit() -> None:
+    ports = LabPlan(link=Link.WIRE, client_hosts=MAX_CLIENT_HOSTS).wire_ports
+    assert len({port.mac for port in ports}) == len(ports) == MAX_CLIENT_HOSTS + 1
+    assert max(len(port.interface) for port in ports) <= IFNAMSIZ - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("net.ipv4.tcp_sack", True),
+        ("net.ipv4.conf.all.rp_filter", True),
+        ("kernel.hostname", False),
+        ("net.a/../../kernel", False),
+        ("net.ipv4.tcp_sack\n", False),
+    ],
+)
+def test_only_names_below_net_can_be_a_stacks_sysctl(name: str, own: bool) -> None:
+    assert is_sysctl_of_a_stack(name) is own
 
 
 def test_an_unknown_host_has_no_stack() -> None:
@@ -74,7 +135,7 @@ def test_a_plan_within_the_limits_has_no_problems_and_its_addresses_are_distinct
     assert all(address.version == plan.family for address in parsed)
     if not (plan.link is Link.HOST and plan.family == 6):
         assert len(set(parsed)) == len(parsed)
-    if plan.link is Link.VETH:
+    if plan.link in {Link.VETH, Link.WIRE}:
         assert all(address in BENCHMARK_NETWORKS[plan.family] for address in parsed)
     if plan.link is Link.HOST:
         assert all(address.is_loopback for address in parsed)

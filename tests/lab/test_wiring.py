@@ -5,7 +5,15 @@ import ipaddress
 import pytest
 
 from twbench.lab.plan import LabPlan, Link
-from twbench.lab.wiring import DEFAULT_SYSCTLS, LINK_SYSCTLS, Address, Route, Veth, wire
+from twbench.lab.wiring import (
+    DEFAULT_SYSCTLS,
+    LINK_SYSCTLS,
+    WIRE_SYSCTLS,
+    Address,
+    Route,
+    Veth,
+    wire,
+)
 
 
 def test_one_client_over_a_veth_is_wired_like_this() -> None:
@@ -74,3 +82,55 @@ def test_what_the_user_sets_goes_before_the_labs_own() -> None:
 def test_only_ipv6_labs_touch_ipv6_settings() -> None:
     assert all(stack.link_sysctls == {} for stack in wire(LabPlan()).stacks)
     assert all(stack.link_sysctls == LINK_SYSCTLS for stack in wire(LabPlan(family=6)).stacks)
+
+
+def test_one_client_over_the_wire_is_wired_like_this() -> None:
+    wiring = wire(LabPlan(link=Link.WIRE, server_addresses=2))
+    client, server, middle = wiring.stacks
+    assert wiring.veths == (
+        Veth(
+            stack="client",
+            interface="eth0",
+            peer_stack="wire",
+            peer_interface="client",
+            mac=bytes.fromhex("020000000001"),
+        ),
+        Veth(
+            stack="server",
+            interface="eth0",
+            peer_stack="wire",
+            peer_interface="server",
+            mac=bytes.fromhex("020000000002"),
+        ),
+    )
+    assert client.addresses == (Address(interface="eth0", address="198.18.1.1", prefix_length=32),)
+    assert server.addresses == (
+        Address(interface="eth0", address="198.19.0.1", prefix_length=32),
+        Address(interface="eth0", address="198.19.0.2", prefix_length=32),
+    )
+    everywhere = (Route(destination="0.0.0.0/0", interface="eth0"),)
+    assert client.routes == server.routes == everywhere
+    assert client.bare == server.bare == ("eth0",)
+    assert (middle.name, middle.bare) == ("wire", ("client", "server"))
+    assert (middle.addresses, middle.routes) == ((), ())
+    assert middle.sysctls == {"net.ipv4.ip_forward": "0"}
+
+
+def test_ipv6_over_the_wire_is_on_for_the_hosts_and_off_in_the_middle() -> None:
+    client, server, middle = wire(LabPlan(link=Link.WIRE, family=6)).stacks
+    assert client.link_sysctls == server.link_sysctls == LINK_SYSCTLS
+    assert client.routes == (Route(destination="::/0", interface="eth0"),)
+    assert client.hushed == {}
+    assert middle.hushed["net.ipv6.conf.default.disable_ipv6"] == "1"
+    client, _, _ = wire(LabPlan(link=Link.WIRE)).stacks
+    assert client.hushed == middle.hushed
+
+
+def test_the_wires_own_sysctls_are_for_its_hosts_and_give_way_to_the_plans() -> None:
+    name = "net.ipv4.tcp_congestion_control"
+    plan = LabPlan(link=Link.WIRE, client_sysctls={name: "cubic"})
+    client, server, _ = wire(plan).stacks
+    assert client.sysctls == DEFAULT_SYSCTLS | {name: "cubic"}
+    assert server.sysctls == DEFAULT_SYSCTLS | WIRE_SYSCTLS
+    assert server.sysctls[name] == "reno"
+    assert name not in wire(LabPlan()).stacks[0].sysctls

@@ -36,6 +36,7 @@ class Finding:
 
 LINKS: dict[Link, tuple[str, ...]] = {
     Link.VETH: ("network_namespace", "sysctl", "veth"),
+    Link.WIRE: ("network_namespace", "sysctl", "veth", "packet_socket"),
     Link.LOOPBACK: ("network_namespace", "sysctl"),
     Link.HOST: (),
 }
@@ -44,6 +45,7 @@ LINKS: dict[Link, tuple[str, ...]] = {
 COMMANDS: dict[str, tuple[str, ...]] = {
     "demo": LINKS[Link.VETH],
     **{f"run, link = '{link.value}'": needs for link, needs in LINKS.items()},
+    "trace, claims": LINKS[Link.WIRE],
     "watch": (),
     "serve, forecast, report, schema": (),
 }
@@ -142,25 +144,25 @@ def _io_uring_remedy(facts: Facts) -> str:
 _ATTEMPTS: dict[str, _Attempt] = {
     "network_namespace": _Attempt(
         title="network namespaces",
-        works="links 'veth' and 'loopback' can have hosts of their own",
+        works="every link but 'host' can have hosts of its own",
         refused="only link = 'host' works",
     ),
     "sysctl": _Attempt(
         title="sysctls of a host",
         works="scenarios can set sysctls on their hosts",
-        refused="no host can be set up: links 'veth' and 'loopback' do not work",
+        refused="no host can be set up: only link = 'host' works",
         remedy=_sysctl_remedy,
     ),
     "veth": _Attempt(
         title="veth pairs",
         works="client and server can be two hosts with counters of their own",
-        refused="link = 'veth' does not work; link = 'loopback' may",
+        refused="links 'veth' and 'wire' do not work; link = 'loopback' may",
         remedy=lambda _: "sudo modprobe veth",
     ),
     "packet_socket": _Attempt(
         title="packet sockets on a host",
-        works="packets of a host can be seen and made by an ordinary user",
-        refused="packets can be neither seen nor made; no command needs that yet",
+        works="link = 'wire', `trace` and `claims` can see, hold and make packets",
+        refused="no packet can be seen or made: link = 'wire', `trace` and `claims` do not work",
         status=Status.WARN,
     ),
     "sock_diag": _Attempt(

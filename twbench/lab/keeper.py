@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from twbench.lab.build import Built, build
+from twbench.lab.build import Built, build, rebuild
 from twbench.lab.enter import die_with_parent
 from twbench.lab.namespaces import enter_network
 from twbench.lab.protocol import Message, plan_from_json, receive, send
-from twbench.lab.sysctls import read_sysctls
+from twbench.lab.sysctls import read_sysctls, write_sysctls
 from twbench.lab.wiring import wire
 from twbench.model.errors import LabError
 
@@ -28,7 +28,7 @@ def serve(channel: socket.socket, wake: socket.socket, built: Built) -> None:
     """Answer requests until the owner closes its end, or `wake` tells of a SIGTERM.
 
     A request is `{"do": name, "stack": name, …}`; a reply `{"ok": value}` with at most one
-    descriptor, or `{"errno": number, "about": text}`.
+    descriptor, or `{"errno": number, "about": text}`, or `{"refused": text, "remedy": text}`.
     """
     events = select.poll()
     events.register(channel, select.POLLIN)
@@ -42,31 +42,49 @@ def serve(channel: socket.socket, wake: socket.socket, built: Built) -> None:
             return
         try:
             enter_network(built.stacks[request["stack"]])
-            reply, descriptors = _ACTIONS[request["do"]](request)
+            reply, descriptors = _ACTIONS[request["do"]](request, built)
         except OSError as error:
             reply, descriptors = {"errno": error.errno, "about": request.get("path", "")}, []
+        except LabError as error:
+            reply, descriptors = _refusal(error), []
         send(channel, reply, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _open(request: Message) -> tuple[Message, list[int]]:
+def _open(request: Message, _built: Built) -> tuple[Message, list[int]]:
     return {"ok": None}, [os.open(request["path"], os.O_RDONLY | os.O_CLOEXEC)]
 
 
-def _socket(request: Message) -> tuple[Message, list[int]]:
+def _socket(request: Message, _built: Built) -> tuple[Message, list[int]]:
     made = socket.socket(request["family"], request["type"], request["proto"])
     return {"ok": None}, [made.detach()]
 
 
-def _read_sysctls(request: Message) -> tuple[Message, list[int]]:
+def _read_sysctls(request: Message, _built: Built) -> tuple[Message, list[int]]:
     return {"ok": read_sysctls(request["names"])}, []
 
 
-_ACTIONS: dict[str, Callable[[Message], tuple[Message, list[int]]]] = {
+def _set_sysctl(request: Message, _built: Built) -> tuple[Message, list[int]]:
+    write_sysctls(request["stack"], {request["name"]: request["value"]})
+    return {"ok": None}, []
+
+
+def _reboot(request: Message, built: Built) -> tuple[Message, list[int]]:
+    rebuild(built, request["stack"])
+    return {"ok": None}, [os.dup(built.stacks[request["stack"]])]
+
+
+def _refusal(error: LabError) -> Message:
+    return {"refused": error.what, "remedy": error.remedy}
+
+
+_ACTIONS: dict[str, Callable[[Message, Built], tuple[Message, list[int]]]] = {
     "open": _open,
     "socket": _socket,
     "read_sysctls": _read_sysctls,
+    "set_sysctl": _set_sysctl,
+    "reboot": _reboot,
 }
 
 
@@ -89,7 +107,9 @@ def processes_in(networks: Iterable[int], *, spare: Iterable[int]) -> list[int]:
 
 def clear(built: Built, owner: int) -> None:
     """Kill what still runs in the lab's stacks, forks made meanwhile included."""
-    inodes = [os.fstat(descriptor).st_ino for descriptor in built.stacks.values()]
+    inodes = [
+        os.fstat(descriptor).st_ino for descriptor in (*built.stacks.values(), *built.retired)
+    ]
     spare = (os.getpid(), owner)
     while left := processes_in(inodes, spare=spare):
         for process in left:
@@ -120,7 +140,7 @@ def main() -> None:
         try:
             built = build(wire(plan_from_json(request["plan"])))
         except LabError as error:
-            send(channel, {"refused": error.what, "remedy": error.remedy})
+            send(channel, _refusal(error))
             return
         try:
             # SIGTERM, not SIGKILL: a forked copy of the owner may hold the channel's other end.

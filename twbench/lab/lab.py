@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from twbench.lab import enter
-from twbench.lab.plan import LabPlan, Link
+from twbench.lab.plan import SHARED_STACK, LabPlan, Link, is_sysctl_of_a_stack
 from twbench.lab.protocol import Message, plan_as_json, receive, send
 from twbench.lab.sysctls import RECORDED_SYSCTLS, read_sysctls
 from twbench.model.errors import LabError
@@ -28,8 +28,13 @@ _HOST_WARNINGS = (
     "other programs' sockets are in the counters, and take ports, of this machine too",
     "no sysctl is set on the machine's own network; scenarios that need one want another link",
 )
+_CARRIED = (
+    "a userspace program carries each packet, so rates are far below a veth's; the hosts' offloads"
+    " (checksum, TSO, GSO, GRO) are off"
+)
 LINK_WARNINGS: dict[Link, tuple[str, ...]] = {
     Link.VETH: (),
+    Link.WIRE: (_CARRIED,),
     Link.LOOPBACK: (_SHARED_KERNEL,),
     Link.HOST: (_SHARED_KERNEL, *_HOST_WARNINGS),
 }
@@ -81,7 +86,7 @@ class Lab:
         except BaseException:
             self._end()
             raise
-        if self.plan.link is not Link.VETH:
+        if self.plan.link in SHARED_STACK:
             reuse = {each.get("net.ipv4.tcp_tw_reuse") for each in self.sysctls_before.values()}
             self.warnings += (_LOOPBACK_REUSE,) if "2" in reuse else ()
         return self
@@ -128,7 +133,10 @@ class Lab:
         return descriptor
 
     def socket(self, stack: str, family: int, kind: int, proto: int = 0) -> socket.socket:
-        """Return a new socket that lives on `stack`, the caller's to close; OSError if refused."""
+        """Return a new socket that lives on `stack`, the caller's to close; OSError if refused.
+
+        `stack` may be the plan's `middle` too, here and for `open` and the sysctls.
+        """
         if self._is_machine(stack):
             return socket.socket(family, kind, proto)
         request: Message = {"do": "socket", "stack": stack, "proto": proto}
@@ -143,6 +151,33 @@ class Lab:
         values: dict[str, str] = reply["ok"]
         return values
 
+    def set_sysctl(self, stack: str, name: str, value: str) -> None:
+        """Change one sysctl ("net.…") of `stack` from now on; LabError if it is not taken."""
+        what = f"{name} = {value!r} on {stack}"
+        if self._is_machine(stack):
+            raise LabError(what, remedy="link = 'host' never changes the machine's own settings")
+        if not is_sysctl_of_a_stack(name):
+            raise LabError(what, remedy="a name that starts with 'net.' belongs to a stack")
+        self._ask({"do": "set_sysctl", "stack": stack, "name": name, "value": value})
+
+    def reboot(self, host: str) -> None:
+        """Give `host` of a wire lab a fresh stack, which knows nothing of its old connections.
+
+        Name, MAC, addresses, routes and the plan's sysctls are the same again; what `set_sysctl`
+        changed is lost. Sockets and processes of before stay in the old stack, which reaches
+        nothing any more. The interface on the middle stack is a new one of the same name, so a
+        packet socket bound to it must be opened again (the old one reports ENETDOWN). Descriptors
+        got from `command` and `network` before mean the new stack from now on.
+
+        LabError where the link is another, or the fresh stack is refused.
+        """
+        stack = self.hosts[host].stack
+        if self.plan.link is not Link.WIRE:
+            raise LabError(f"reboot of {host}", remedy="only link = 'wire' can reboot a host")
+        _, (fresh,) = self._ask({"do": "reboot", "stack": stack})
+        os.dup2(fresh, self._networks[stack], inheritable=False)
+        os.close(fresh)
+
     def network(self, stack: str) -> int | None:
         """Return the lab's own descriptor of a stack's namespace; None for the machine's own."""
         return self._networks.get(stack)
@@ -151,7 +186,7 @@ class Lab:
         return {stack: self.sysctls(stack, RECORDED_SYSCTLS) for stack in self.stacks}
 
     def _is_machine(self, stack: str) -> bool:
-        if stack not in self.stacks:
+        if stack not in (*self.stacks, self.plan.middle):
             raise KeyError(stack)
         return self.plan.link is Link.HOST
 
@@ -164,6 +199,7 @@ class Lab:
                 reply, descriptors = receive(self._channel)
             except (BrokenPipeError, ConnectionResetError, EOFError):
                 raise LabError("the lab's keeper has ended", remedy="start again") from None
+        _raise_refusal(reply)
         if "errno" in reply:
             raise OSError(reply["errno"], os.strerror(reply["errno"]), reply["about"] or None)
         return reply, descriptors
@@ -187,8 +223,7 @@ class Lab:
             ready, descriptors = receive(ours)
         except (BrokenPipeError, ConnectionResetError, EOFError):
             raise LabError("the lab's keeper ended at its start, see standard error") from None
-        if "refused" in ready:
-            raise LabError(ready["refused"], remedy=ready["remedy"])
+        _raise_refusal(ready)
         if ready["user"]:
             self._user, *descriptors = descriptors
         self._networks = dict(zip(ready["stacks"], descriptors, strict=True))
@@ -210,3 +245,8 @@ class Lab:
             if descriptor is not None:
                 os.close(descriptor)
         self._networks, self._user = {}, None
+
+
+def _raise_refusal(reply: Message) -> None:
+    if "refused" in reply:
+        raise LabError(reply["refused"], remedy=reply["remedy"])

@@ -1,11 +1,12 @@
 """The description of a lab: which hosts, which link, which sysctls. Pure; nothing is made here.
 
 A *host* is a role with addresses ("client", "client-2", "server"). A *stack* is one kernel network
-stack, so one set of sockets, counters and sysctls. Over a veth each host has a stack of its own;
-over a loopback all hosts share one.
+stack, so one set of sockets, counters and sysctls. Over a veth and over the wire each host has a
+stack of its own; over a loopback all hosts share one. The wire's *middle* is a stack too, in which
+a userspace program meets the packets of every host; no host lives there.
 
-IPv4 addresses over a veth come from 198.18.0.0/15 (RFC 2544, appendix C.2.2), IPv6 addresses from
-2001:2::/48 (RFC 5180, section 8): set aside for benchmarks, never routed.
+IPv4 addresses over a veth or the wire come from 198.18.0.0/15 (RFC 2544, appendix C.2.2), IPv6
+addresses from 2001:2::/48 (RFC 5180, section 8): set aside for benchmarks, never routed.
 """
 
 import re
@@ -15,6 +16,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from twbench.model.errors import Problem, ScenarioError
+from twbench.model.links import WirePort
 from twbench.model.states import Side
 
 
@@ -22,6 +24,7 @@ class Link(StrEnum):
     """What lies between client hosts and server."""
 
     VETH = "veth"
+    WIRE = "wire"
     LOOPBACK = "loopback"
     HOST = "host"
 
@@ -35,6 +38,9 @@ MAX_EHASH_ENTRIES = 1 << 24
 SHARED_STACK = {Link.LOOPBACK: "lab", Link.HOST: "machine"}
 """The one stack of the links on which all hosts share a kernel stack."""
 
+MIDDLE_STACK = "wire"
+"""The stack between the hosts of a wire lab."""
+
 _SYSCTL_NAME = re.compile(r"net(\.[A-Za-z0-9_-]+){2,}")
 
 
@@ -45,6 +51,11 @@ def ehash_entries_for(expected_sockets: int) -> int:
     """
     wanted = max(expected_sockets, MIN_EHASH_ENTRIES)
     return min(1 << (wanted - 1).bit_length(), MAX_EHASH_ENTRIES)
+
+
+def is_sysctl_of_a_stack(name: str) -> bool:
+    """Return whether `name` can be a network namespace's: "net.…", and nothing but a name."""
+    return _SYSCTL_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +114,30 @@ class LabPlan:
         """Return the name of each stack once, in the order of the hosts."""
         return tuple(dict.fromkeys(host.stack for host in self.hosts))
 
+    @property
+    def middle(self) -> str | None:
+        """Return the name of the stack between the hosts, None where there is none.
+
+        It is no host's, so it is not among `stacks`.
+        """
+        return MIDDLE_STACK if self.link is Link.WIRE else None
+
+    @cached_property
+    def wire_ports(self) -> tuple[WirePort, ...]:
+        """Return where the middle meets each host, clients first; empty without a middle."""
+        if self.middle is None:
+            return ()
+        return tuple(
+            WirePort(
+                host=host.name,
+                side=host.side,
+                interface=host.name,
+                mac=bytes((0x02, 0, 0, 0, 0, number)),
+                addresses=host.addresses,
+            )
+            for number, host in enumerate(self.hosts, start=1)
+        )
+
     def stack_of(self, host: str) -> str:
         """Return the name of the stack that carries `host`; KeyError for an unknown host."""
         return {each.name: each.stack for each in self.hosts}[host]
@@ -136,22 +171,22 @@ class LabPlan:
 
 
 def client_v4(host: int, n: int) -> str:
-    """Return address `n` of client host `host` over a veth; 254 is the server's end of the link."""
+    """Return a client host's address `n` over a veth, where 254 is the server's, or the wire."""
     return f"198.18.{host}.{n}"
 
 
 def client_v6(host: int, n: int) -> str:
-    """Return address `n` of client host `host` over a veth or an own loopback."""
+    """Return address `n` of client host `host` over a veth, the wire or an own loopback."""
     return f"2001:2:0:{host:x}::{n:x}"
 
 
 def server_v4(n: int) -> str:
-    """Return the server's address `n` over a veth."""
+    """Return the server's address `n` over a veth or the wire."""
     return f"198.19.0.{n}"
 
 
 def server_v6(n: int) -> str:
-    """Return the server's address `n` over a veth."""
+    """Return the server's address `n` over a veth or the wire."""
     return f"2001:2:0:ffff::{n:x}"
 
 
@@ -170,6 +205,8 @@ def _loopback_server_v6(n: int) -> str:
 _CLIENT_ADDRESS: dict[tuple[Link, int], Callable[[int, int], str]] = {
     (Link.VETH, 4): client_v4,
     (Link.VETH, 6): client_v6,
+    (Link.WIRE, 4): client_v4,
+    (Link.WIRE, 6): client_v6,
     (Link.LOOPBACK, 4): _loopback_client_v4,
     (Link.LOOPBACK, 6): client_v6,
     (Link.HOST, 4): _loopback_client_v4,
@@ -178,6 +215,8 @@ _CLIENT_ADDRESS: dict[tuple[Link, int], Callable[[int, int], str]] = {
 _SERVER_ADDRESS: dict[tuple[Link, int], Callable[[int], str]] = {
     (Link.VETH, 4): server_v4,
     (Link.VETH, 6): server_v6,
+    (Link.WIRE, 4): server_v4,
+    (Link.WIRE, 6): server_v6,
     (Link.LOOPBACK, 4): _loopback_server_v4,
     (Link.LOOPBACK, 6): _loopback_server_v6,
     (Link.HOST, 4): _loopback_server_v4,
@@ -231,7 +270,7 @@ def _sysctl_problems(plan: LabPlan) -> list[Problem]:
             if plan.link is Link.HOST:
                 allowed = "no sysctl: link = 'host' never changes the machine's own settings"
                 found.append(Problem(key=key, found=value, allowed=allowed))
-            elif not _SYSCTL_NAME.fullmatch(name):
+            elif not is_sysctl_of_a_stack(name):
                 allowed = "a name that starts with 'net.': only those belong to a network namespace"
                 found.append(Problem(key=key, found=name, allowed=allowed))
     if plan.link is Link.LOOPBACK:

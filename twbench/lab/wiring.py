@@ -4,11 +4,22 @@ Each client host has its own veth to the server. The server's addresses stand on
 answers for all of them on every veth. It reaches a client's addresses *through* the client's
 first one: one neighbour entry a link, whatever the number of addresses (the neighbour table and
 its limit `gc_thresh3` belong to the whole machine, net/core/neighbour.c).
+
+Over the wire each host, the server too, has one veth, `eth0`, to the middle stack. Everything
+leaves by it, without asking for a neighbour, and the kernel there passes nothing on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from twbench.lab.plan import LabPlan, Link, client_v4, client_v6, server_v4, server_v6
+from twbench.lab.plan import (
+    MIDDLE_STACK,
+    LabPlan,
+    Link,
+    client_v4,
+    client_v6,
+    server_v4,
+    server_v6,
+)
 
 DEFAULT_SYSCTLS = {
     # A small table of its own also gives a stack a small limit: half the buckets (tcp_ipv4.c,
@@ -31,6 +42,26 @@ LINK_SYSCTLS = {
 }
 """Written on the stacks of an IPv6 lab before their interfaces are made."""
 
+WIRE_SYSCTLS = {
+    # bbr, which a machine may have as its default, paces with timers (net/ipv4/tcp_bbr.c).
+    "net.ipv4.tcp_congestion_control": "reno",
+}
+"""Written on the hosts of a wire lab, unless the plan sets the same name."""
+
+_NEAR = "eth0"
+"""A client's end of its veth, and every host's over the wire."""
+
+_SILENT = {
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+}
+"""Where IPv6 is not the load's, it would only say by itself what it says on every new link."""
+
+_MIDDLE_SYSCTLS = {
+    # A new namespace inherits IPv4's from the machine (net.core.devconf_inherit_init_net).
+    "net.ipv4.ip_forward": "0",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
@@ -52,28 +83,35 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Veth:
-    """A pair of interfaces, one end in each of two stacks."""
+    """A pair of interfaces, one end in each of two stacks; `mac` is the first one's if given."""
 
     stack: str
     interface: str
     peer_stack: str
     peer_interface: str
+    mac: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackWiring:
-    """What one stack is given, in the order in which it is applied."""
+    """What one stack is given, in the order in which it is applied.
+
+    `hushed` are sysctls too, for kernels that have them. `bare` interfaces know no neighbours
+    (IFF_NOARP) and have no offloads, so that a packet socket behind them sees whole packets.
+    """
 
     name: str
     link_sysctls: dict[str, str]
-    addresses: tuple[Address, ...]
-    routes: tuple[Route, ...]
+    hushed: dict[str, str] = field(default_factory=dict)
+    bare: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
     sysctls: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wiring:
-    """All stacks of a lab and the veths between them; `family` is 4 or 6."""
+    """All stacks of a lab, its middle last, and the veths between them; `family` is 4 or 6."""
 
     family: int
     buckets: int
@@ -86,9 +124,12 @@ def wire(plan: LabPlan) -> Wiring:
     addresses: dict[str, list[Address]] = {name: [] for name in plan.stacks}
     routes: dict[str, list[Route]] = {name: [] for name in plan.stacks}
     veths: list[Veth] = []
+    v6 = plan.family == 6  # noqa: PLR2004 - the name of the family
     if plan.link is Link.VETH:
         veths = _wire_veths(plan, addresses, routes)
-    elif plan.family == 6:  # noqa: PLR2004 - the name of the family
+    elif plan.link is Link.WIRE:
+        veths = _wire_middle(plan, addresses, routes)
+    elif v6:
         # 127.0.0.0/8 is all local already; of IPv6 only ::1 is (RFC 4291 section 2.5.3).
         addresses["lab"] = [
             Address(interface="lo", address=address, prefix_length=128)
@@ -96,22 +137,53 @@ def wire(plan: LabPlan) -> Wiring:
             for address in host.addresses
             if address != "::1"
         ]
-    v6 = plan.family == 6  # noqa: PLR2004 - the name of the family
+    wired = plan.link is Link.WIRE
+    stacks = [
+        StackWiring(
+            name=name,
+            link_sysctls=LINK_SYSCTLS if v6 else {},
+            hushed=_SILENT if wired and not v6 else {},
+            bare=(_NEAR,) if wired else (),
+            addresses=tuple(addresses[name]),
+            routes=tuple(routes[name]),
+            sysctls=DEFAULT_SYSCTLS | (WIRE_SYSCTLS if wired else {}) | plan.sysctls_of(name),
+        )
+        for name in plan.stacks
+    ]
+    if plan.middle is not None:
+        ends = tuple(veth.peer_interface for veth in veths)
+        middle = StackWiring(
+            name=plan.middle, link_sysctls={}, hushed=_SILENT, bare=ends, sysctls=_MIDDLE_SYSCTLS
+        )
+        stacks.append(middle)
     return Wiring(
-        family=plan.family,
-        buckets=plan.buckets,
-        veths=tuple(veths),
-        stacks=tuple(
-            StackWiring(
-                name=name,
-                link_sysctls=LINK_SYSCTLS if v6 else {},
-                addresses=tuple(addresses[name]),
-                routes=tuple(routes[name]),
-                sysctls=DEFAULT_SYSCTLS | plan.sysctls_of(name),
-            )
-            for name in plan.stacks
-        ),
+        family=plan.family, buckets=plan.buckets, stacks=tuple(stacks), veths=tuple(veths)
     )
+
+
+def _wire_middle(
+    plan: LabPlan, addresses: dict[str, list[Address]], routes: dict[str, list[Route]]
+) -> list[Veth]:
+    """Fill in addresses and routes of hosts that reach everything by `eth0`; return the veths."""
+    v4 = plan.family == 4  # noqa: PLR2004 - the name of the family
+    single, everywhere = (32, "0.0.0.0/0") if v4 else (128, "::/0")
+    veths = []
+    for port in plan.wire_ports:
+        stack = plan.stack_of(port.host)
+        addresses[stack] += [
+            Address(interface=_NEAR, address=a, prefix_length=single) for a in port.addresses
+        ]
+        routes[stack].append(Route(destination=everywhere, interface=_NEAR))
+        veths.append(
+            Veth(
+                stack=stack,
+                interface=_NEAR,
+                peer_stack=MIDDLE_STACK,
+                peer_interface=port.interface,
+                mac=port.mac,
+            )
+        )
+    return veths
 
 
 def _wire_veths(
@@ -127,21 +199,20 @@ def _wire_veths(
     ]
     veths = []
     for number, client in enumerate(plan.clients, start=1):
-        near = "eth0"
         far = f"eth{number}"
         transfer = client_v4(number, 254) if v4 else client_v6(number, 0xFFFF)
         network = f"{client_v4(number, 0)}/24" if v4 else f"{client_v6(number, 0)}/64"
         first = client.addresses[0]
         addresses[client.stack] += [
-            Address(interface=near, address=a, prefix_length=on_link) for a in client.addresses
+            Address(interface=_NEAR, address=a, prefix_length=on_link) for a in client.addresses
         ]
-        routes[client.stack].append(Route(destination=servers, interface=near, gateway=transfer))
+        routes[client.stack].append(Route(destination=servers, interface=_NEAR, gateway=transfer))
         addresses[server].append(Address(interface=far, address=transfer, prefix_length=single))
         routes[server] += [
             Route(destination=f"{first}/{single}", interface=far),
             Route(destination=network, interface=far, gateway=first),
         ]
         veths.append(
-            Veth(stack=client.stack, interface=near, peer_stack=server, peer_interface=far)
+            Veth(stack=client.stack, interface=_NEAR, peer_stack=server, peer_interface=far)
         )
     return veths

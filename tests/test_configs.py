@@ -87,7 +87,7 @@ def test_config_runs_and_balances(
     assert done.returncode in {0, 4}, done.stderr
     summary = json.loads(done.stdout)
     residuals = [each for each in summary["audit"]["identities"] if each["residual"]]
-    assert residuals == []
+    assert residuals == [] or not summary["audit"]["promised"]
     assert summary["outcomes"]["attempted"] > 0
     # every figure that a threshold is on is there, as long as it can be so early
     missing = [each["expression"] for each in summary["thresholds"] if each["value"] is None]

@@ -27,6 +27,8 @@ rate_per_s = 200
 duration_s = {duration_s}
 """
 
+CARRIER = "twbench.wire.carrier"
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -85,11 +87,12 @@ def until_recorded(folder: Path, process: subprocess.Popen[str], t_s: float = 0.
     raise AssertionError(f"nothing recorded; the program says {process.communicate()}")
 
 
-def family(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+def family(process: subprocess.Popen[str], *more: str) -> dict[str, psutil.Process]:
     """Return the processes that a run has started, by the module each of them runs."""
     found = psutil.Process(process.pid).children(recursive=True)
     modules = {next(a for a in p.cmdline() if a.startswith("twbench.")): p for p in found}
-    assert modules.keys() == {"twbench.lab.keeper", "twbench.server.worker", "twbench.fleet.worker"}
+    usual = {"twbench.lab.keeper", "twbench.server.worker", "twbench.fleet.worker"}
+    assert modules.keys() == usual | {*more}
     return modules
 
 
@@ -180,6 +183,37 @@ def test_killed_keeper_is_told_and_what_was_recorded_is_kept(start: Start, tmp_p
     assert status == 3
     assert "the lab's keeper has ended" in complaint
     assert reached_s(only_run(tmp_path)) > 1
+
+
+def test_killed_carrier_ends_the_run_with_an_event_and_its_results(
+    start: Start, tmp_path: Path
+) -> None:
+    process = start('lab.link="wire"', "ending.hold_s=1")
+    until_recorded(tmp_path, process)
+    family(process, CARRIER)[CARRIER].kill()
+    status, output, complaint = ended(process)
+    assert status == 5
+    assert "! the wire's carrier ended with status -9" in complaint
+    summary = json.loads(output)
+    assert summary["ended_early"] == "the wire's carrier has ended"
+    assert summary["outcomes"]["ok"] > 0
+    run = only_run(tmp_path)
+    assert run.summary == summary
+    assert [line["event"] for line in run.events] == ["the wire's carrier ended with status -9"]
+    assert (run.path / "capture.pcapng").stat().st_size > 0
+
+
+def test_killed_run_over_a_wire_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
+    process = start('lab.link="wire"')
+    until_recorded(tmp_path, process)
+    relatives = family(process, CARRIER)
+    own = Path("/proc/self/ns/net").stat().st_ino
+    namespaces = {Path(f"/proc/{p.pid}/ns/net").stat().st_ino for p in relatives.values()} - {own}
+    process.kill()
+    gone, alive = psutil.wait_procs(list(relatives.values()), timeout=WITHIN_S)
+    assert (len(gone), alive) == (4, [])
+    assert held_open(namespaces) == []
+    assert only_run(tmp_path).missing == ("summary.json",)
 
 
 def test_full_disk_ends_the_run_in_order_and_keeps_what_it_took(

@@ -8,7 +8,7 @@ import tomli_w
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from twbench.model.endings import ENDINGS
+from twbench.model.endings import ENDINGS, Departure
 from twbench.model.errors import ScenarioError
 from twbench.model.parse import build_scenario, load_scenario, parse_scenario
 from twbench.model.scenario import Scenario
@@ -107,8 +107,12 @@ def steady(figure: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"duration_s": seconds, figure: st.integers(1, 1000)})
 
 
-def keeps_the_idle_ending_to_pools(raw: dict[str, Any]) -> bool:
-    return raw.get("ending", {}).get("kind") != "server-idle" or "client" in raw
+def can_be(raw: dict[str, Any]) -> bool:
+    """Return whether an ending has what it takes: a pool, a client that does not linger."""
+    kind = raw.get("ending", {}).get("kind", "client-fin")
+    client = raw.get("client", {})
+    passive = ENDINGS[kind].client is Departure.PASSIVE_CLOSE
+    return (kind != "server-idle" or bool(client)) and not (passive and "socket" in client)
 
 
 scenarios: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
@@ -136,6 +140,15 @@ scenarios: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                     {"ports": st.lists(st.integers(1, 65535), min_size=1, max_size=4)}
                 ),
             }
+        )
+        | st.fixed_dictionaries(
+            {"link": st.just("wire")},
+            optional={
+                "wire": st.fixed_dictionaries(
+                    {"loss": st.floats(0, 1), "delay_ms": st.floats(0, 100)},
+                    optional={"rules": st.lists(st.text(max_size=9), max_size=2)},
+                )
+            },
         ),
         "client": st.fixed_dictionaries(
             {"pool": st.fixed_dictionaries({"size": st.integers(1, 9)})},
@@ -156,7 +169,7 @@ scenarios: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             max_size=3,
         ),
     },
-).filter(keeps_the_idle_ending_to_pools)
+).filter(can_be)
 
 
 @given(raw=scenarios)

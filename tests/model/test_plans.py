@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from twbench.model.links import WirePort
 from twbench.model.parse import parse_scenario
-from twbench.model.plans import FleetPlan, ServerPlan, share
-from twbench.model.scenario import EndingSpec, ServerSpec
+from twbench.model.plans import CarrierPlan, CarrierStart, FleetPlan, ServerPlan, share
+from twbench.model.scenario import EndingSpec, ServerSpec, WireSpec
+from twbench.model.states import Side
 
 SCENARIO = parse_scenario(
     """
@@ -42,17 +44,36 @@ SERVER = ServerPlan(
     endpoints=(("::1", 8080),),
     by_url=True,
 )
+CARRIER = CarrierStart(
+    plan=CarrierPlan(
+        wire=WireSpec(loss=0.1, rules=("drop client→server FIN",)),
+        ports=(
+            WirePort(
+                host="client",
+                side=Side.CLIENT,
+                interface="client",
+                mac=bytes((2, 0, 0, 0, 0, 17)),
+                addresses=("10.0.0.1", "fd00::1"),
+            ),
+        ),
+        own_rules=("hold FIN until FIN from the other side",),
+        hold_s=2.5,
+    ),
+    sockets=(7,),
+    capture=None,
+)
+Plan = FleetPlan | ServerPlan | CarrierStart
 
 
-@pytest.mark.parametrize("plan", [FLEET, SERVER], ids=["fleet", "server"])
-def test_plan_survives_the_pipe_as_one_line(plan: FleetPlan | ServerPlan) -> None:
+@pytest.mark.parametrize("plan", [FLEET, SERVER, CARRIER], ids=["fleet", "server", "carrier"])
+def test_plan_survives_the_pipe_as_one_line(plan: Plan) -> None:
     line = plan.as_line()
     assert line.index(b"\n") == len(line) - 1
     assert type(plan).from_line(line) == plan
 
 
-@pytest.mark.parametrize("plan", [FLEET, SERVER], ids=["fleet", "server"])
-def test_plan_with_a_key_too_many_is_refused(plan: FleetPlan | ServerPlan) -> None:
+@pytest.mark.parametrize("plan", [FLEET, SERVER, CARRIER], ids=["fleet", "server", "carrier"])
+def test_plan_with_a_key_too_many_is_refused(plan: Plan) -> None:
     line = json.dumps({**json.loads(plan.as_line()), "extra": 1}).encode()
     with pytest.raises(ValidationError, match="extra"):
         type(plan).from_line(line)

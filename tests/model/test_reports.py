@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twbench.model.endings import Departure
-from twbench.model.reports import FleetReport, ServerReport
+from twbench.model.reports import Fate, FleetReport, ServerReport, WireReport
 
-Report = TypeVar("Report", FleetReport, ServerReport)
+Report = TypeVar("Report", FleetReport, ServerReport, WireReport)
 
 counts = st.integers(min_value=0, max_value=1 << 40)
 keys = st.sampled_from(
@@ -50,7 +50,18 @@ server_reports = st.builds(
     not_accepted=counts,
     departures=departures,
 )
+fates = st.dictionaries(st.sampled_from(Fate), st.integers(1, 1 << 30)).map(Counter[str])
+wire_reports = st.builds(
+    WireReport,
+    t_ns=counts,
+    client=fates,
+    server=fates,
+    rules=st.dictionaries(st.sampled_from(["drop FIN", "reset SYN"]), counts).map(Counter),
+    captured=counts,
+    cpu_ns=counts,
+)
 reports = st.one_of(
+    st.tuples(wire_reports, wire_reports, wire_reports),
     st.tuples(fleet_reports, fleet_reports, fleet_reports),
     st.tuples(server_reports, server_reports, server_reports),
 )
@@ -127,3 +138,9 @@ def test_two_reports_share_no_counter(kind: type[FleetReport] | type[ServerRepor
     one, other = kind(), kind()
     one.departures["active_close"] += 1
     assert not other.departures
+
+
+def test_packets_of_both_sides_are_counted_together_by_fate() -> None:
+    report = WireReport(client=Counter({Fate.LOST: 2, Fate.SEEN: 9}), server=Counter({"lost": 3}))
+    assert report.of(Fate.LOST) == 5
+    assert report.of(Fate.LOST, Fate.SEEN, Fate.HELD) == 14

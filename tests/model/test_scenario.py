@@ -10,7 +10,7 @@ from twbench.lab.plan import LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import ScenarioError
 from twbench.model.parse import build_scenario
-from twbench.model.scenario import LabSpec, LoadSpec, Scenario, SocketOptions
+from twbench.model.scenario import LabSpec, LoadSpec, Scenario, SocketOptions, WireSpec
 
 CLOSED = {"concurrency": 1, "duration_s": 1}
 OPEN = {"mode": "open", "rate_per_s": 1, "duration_s": 1}
@@ -107,11 +107,53 @@ def test_every_ending_that_a_link_can_bring_about_is_allowed(kind: str) -> None:
     assert scenario(ending={"kind": kind}, **pool).ending.kind == kind
 
 
-@pytest.mark.parametrize("kind", ["fin", *(n for n, e in ENDINGS.items() if e.needs_wire)])
-def test_other_endings_are_refused_with_a_list_of_those(kind: str) -> None:
-    [(key, allowed)] = problems(ending={"kind": kind})
+def test_unknown_ending_is_refused_with_a_list_of_those_there_are() -> None:
+    [(key, allowed)] = problems(ending={"kind": "fin"})
     assert key == "ending.kind"
-    assert "client-fin, server-fin" in allowed
+    assert allowed.endswith(", ".join(ENDINGS))
+
+
+@pytest.mark.parametrize("link", ["veth", "loopback", "host"])
+@pytest.mark.parametrize("kind", [name for name, e in ENDINGS.items() if e.needs_wire])
+def test_ending_that_takes_held_packets_is_refused_without_a_wire(kind: str, link: str) -> None:
+    asked = {"ending": {"kind": kind}}
+    [(key, allowed)] = problems(**asked, lab={"link": link})
+    assert key == "ending.kind"
+    assert "lab.link = 'wire' alone" in allowed
+    assert f"over '{link}' it is one of: client-fin, server-fin" in allowed
+    assert kind not in allowed
+    scenario(**asked, lab={"link": "wire"})
+
+
+@pytest.mark.parametrize("link", ["veth", "loopback", "host"])
+def test_table_of_the_wire_is_refused_on_another_link(link: str) -> None:
+    [(key, allowed)] = problems(lab={"link": link, "wire": {"loss": 0.1}})
+    assert key == "lab.wire"
+    assert allowed == f"link '{link}' carries packets as they are: take 'wire'"
+
+
+def test_wire_does_nothing_to_packets_unless_it_is_told_to() -> None:
+    assert scenario(lab={"link": "wire"}).lab.wire is None
+    plain = WireSpec()
+    assert (plain.delay_ms, plain.loss, plain.duplication) == (0, 0, 0)
+    assert (plain.rate_mbit_per_s, plain.rules) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("loss", 1.1), ("loss", -0.1), ("duplication", 2), ("delay_ms", -1)),
+        *(("rate_mbit_per_s", 0), ("queue_packets", 0), ("capture_packets", -1)),
+        *(("rules", ["drop FIN"] * 101), ("rules", "drop FIN"), ("delay", 5)),
+    ],
+)
+def test_figure_of_the_wire_has_bounds(field: str, value: object) -> None:
+    [(key, _)] = problems(lab={"link": "wire", "wire": {field: value}})
+    assert key == f"lab.wire.{field}"
+
+
+def test_wire_has_several_client_hosts() -> None:
+    assert scenario(lab={"link": "wire", "client": {"hosts": 3}}).lab.client.hosts == 3
 
 
 @pytest.mark.parametrize("buckets", [64, 4096, 16_777_216])
@@ -292,7 +334,7 @@ def test_idle_ending_without_a_pool_must_come_before_anybody_gives_up(
 
 def test_schema_lists_the_endings_that_are_allowed_and_no_others() -> None:
     kind = Scenario.model_json_schema()["$defs"]["EndingSpec"]["properties"]["kind"]
-    assert kind["enum"] == [name for name, ending in ENDINGS.items() if not ending.needs_wire]
+    assert kind["enum"] == [*ENDINGS]
 
 
 def test_only_the_socket_options_given_are_set() -> None:

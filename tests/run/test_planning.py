@@ -249,6 +249,8 @@ def test_time_wait_is_forecast_on_either_side_and_nowhere_after_a_reset() -> Non
         ("veth", 0, 60),
         ("veth", 1, 1),
         ("veth", 2, 60),
+        ("wire", 1, 1),
+        ("wire", 2, 60),
         ("loopback", 0, 60),
         ("loopback", 1, 1),
         ("loopback", 2, 1),

@@ -254,3 +254,8 @@ def test_sustained_rate_is_that_of_the_time_from_a_minute_after_exhaustion() -> 
     measured = summary["forecast"]["measured"]
     assert measured["exhausted_after_s"] == 20
     assert measured["sustainable_rate_per_s"] == pytest.approx(7, rel=0.02)
+
+
+def test_link_that_is_no_wire_has_no_wire_in_its_summary() -> None:
+    assert "wire" not in summarise()
+    assert summarise(lab={"link": "wire"})["wire"]["client"]["seen"] == 0

@@ -27,6 +27,10 @@ class StackAccount:
     """The books of the client hosts on this stack; empty where there are none."""
     server: ServerReport
     """The books of the server, if it is on this stack; else empty."""
+    bare_resets: int = 0
+    """RSTs without ACK that came from this side, as a wire saw them; 0 without a wire."""
+    bare_resets_met: int = 0
+    """Likewise those that came from the other side."""
 
     def count(self, name: str) -> int:
         """Return a kernel counter's rise."""

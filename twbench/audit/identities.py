@@ -189,19 +189,25 @@ def _resets(account: Account, stack: StackAccount) -> Identity:
 
     A client whose request met a closed connection also sends a FIN when it reads the server's. If
     that leaves before the RST to the request has come, it finds no socket either: a second RST.
+    Over a wire an ACK can still be under way when its receiver resets, and the wire can bring a
+    packet twice, or late: what then meets no socket is answered with a RST that the wire tells.
     """
     shown = _open_resets(account, stack)
     silent = _silent_resets(account, stack)
     twice = account.races if Side.SERVER in stack.sides else 0
+    unexplained = _unexplained_resets(account, stack) - silent
+    met_none = min(unexplained, twice)
     return _identity(
         f"{stack.name}: TcpOutRsts = active resets",
         stack.count("TcpOutRsts"),
         shown.pop("active_resets"),
         requests_that_met_FIN_WAIT_2=silent,
-        FINs_that_met_no_socket=min(_unexplained_resets(account, stack) - silent, twice),
+        FINs_that_met_no_socket=met_none,
+        packets_that_met_no_socket=min(unexplained - met_none, stack.bare_resets),
         bounds={
             "requests_that_met_FIN_WAIT_2": account.races - stack.unforeseen_resets,
             "FINs_that_met_no_socket": twice,
+            "packets_that_met_no_socket": stack.bare_resets,
         },
         **shown,
     )
@@ -211,7 +217,8 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     """Compare what is left with what came in; how much expired is known to within 2 s.
 
     The server takes every connection that it closed for one that waits, so where closes became
-    resets, or crossed, it can have counted as many reopened TIME_WAIT too many.
+    resets, or crossed, it can have counted as many reopened TIME_WAIT too many. Over a wire
+    a RST that answers a late packet can end the TIME_WAIT that it comes to (RFC 1337).
     """
     recycled = stack.count("TcpExtTWRecycled")
     reopened, perhaps = stack.server.reopened, stack.server.reopened_perhaps
@@ -219,6 +226,7 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     least, most = stack.expired(recycled + reopened + perhaps + silent)
     missing = stack.entries - recycled - reopened - silent - stack.time_wait_end
     never = min(reopened, stack.unforeseen_resets + stack.crossed)
+    killed = min(max(missing - most - perhaps, 0), stack.bare_resets_met)
     return _identity(
         f"{stack.name}: sockstat tw at the end = entries - expired",
         stack.time_wait_end,
@@ -227,8 +235,13 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
         reopened_by_a_SYN=-reopened,
         of_these_had_no_TIME_WAIT=min(max(-missing, 0), never),
         ended_by_a_request=-silent,
+        ended_by_a_RST=-killed,
         expired=-min(max(missing, least), most + perhaps),
-        bounds={"of_these_had_no_TIME_WAIT": never, "expired": most + perhaps},
+        bounds={
+            "of_these_had_no_TIME_WAIT": never,
+            "expired": most + perhaps,
+            "ended_by_a_RST": stack.bare_resets_met,
+        },
     )
 
 

@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
             reset_on_close(self.transport)
         self.transport.abort()
 
-    _MOVES: ClassVar = {"client-fin": close, "client-rst": reset}
+    _MOVES: ClassVar = {"client-fin": close, "client-rst": reset, "simultaneous": close}
 
 
 _RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})

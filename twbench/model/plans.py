@@ -4,7 +4,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from twbench.model.scenario import EndingSpec, Family, Scenario, ServerSpec
+from twbench.model.links import WirePort
+from twbench.model.scenario import EndingSpec, Family, Scenario, ServerSpec, WireSpec
 
 Endpoint = tuple[str, int]
 """An IP address literal and a TCP port."""
@@ -45,6 +46,27 @@ class ServerPlan(_Plan):
     endpoints: tuple[Endpoint, ...]
     by_url: bool = False
     """Whether a request may choose the ending, size and delay of its own answer."""
+
+
+class CarrierPlan(_Plan):
+    """What the process that carries the packets of a wire is told."""
+
+    wire: WireSpec
+    ports: tuple[WirePort, ...]
+    own_rules: tuple[str, ...] = ()
+    """Lines that the ending needs; they come after those of `wire`."""
+    hold_s: float
+    """How long a packet is held at the most."""
+
+
+class CarrierStart(_Plan):
+    """The same with the descriptors that the process has been left."""
+
+    plan: CarrierPlan
+    sockets: tuple[int, ...]
+    """A packet socket of the middle stack for each port."""
+    capture: int | None
+    """The file that takes the capture, open for writing."""
 
 
 def share(total: int, worker: int, workers: int) -> int:

@@ -7,6 +7,7 @@ truth up to that moment, and a killed worker loses one tick at most.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Self
 
 HIGHEST_US = 3_600_000_000
@@ -108,3 +109,51 @@ class ServerReport(_Report):
     """accept() calls that failed, for want of descriptors as a rule."""
     departures: Counter[str] = field(default_factory=Counter)
     """Ended connections by how the server left them."""
+
+
+class Fate(StrEnum):
+    """What became of a packet on the wire, as its reports count it."""
+
+    SEEN = "seen"
+    """It came onto the wire; all others are about what follows."""
+    DELIVERED = "delivered"
+    """It, or a copy, was handed to the other host."""
+    LOST = "lost"
+    """By chance: `lab.wire.loss`."""
+    DUPLICATED = "duplicated"
+    """It was made two, by chance or by a rule."""
+    DROPPED_BY_RULE = "dropped_by_rule"
+    """Answered in the other host's stead, too."""
+    DROPPED_BY_QUEUE = "dropped_by_queue"
+    """`lab.wire.queue_packets` waited already."""
+    DELAYED = "delayed"
+    """By a rule; the delay of every packet does not count."""
+    HELD = "held"
+    """By a rule: until an event, or behind the next packet."""
+    ANSWERED = "answered"
+    """With RST or ICMP, by a rule."""
+    OVERRUN = "overrun"
+    """The carrier was too slow: a socket's buffer was full. Of these packets nothing is known."""
+    REFUSED = "refused"
+    """The other host's interface would not take it."""
+    BARE_RESET = "bare_reset"
+    """A RST without ACK: its host answered what met no socket there (tcp_v4_send_reset)."""
+    STRAY = "stray"
+    """Sent to no address of the lab."""
+
+
+@dataclass(kw_only=True, slots=True)
+class WireReport(_Report):
+    """What the wire's carrier did since its last report; packets by the side they came from."""
+
+    client: Counter[str] = field(default_factory=Counter)
+    server: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    """How many packets each rule of the scenario has decided about."""
+    captured: int = 0
+    cpu_ns: int = 0
+    """Processor time that the carrier used, in nanoseconds."""
+
+    def of(self, *fates: Fate) -> int:
+        """Return how many packets of both sides met one of these fates."""
+        return sum(self.client[fate] + self.server[fate] for fate in fates)

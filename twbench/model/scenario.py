@@ -23,7 +23,6 @@ from twbench.model.thresholds import is_comparison, mistake_in
 
 Family = Literal["ipv4", "ipv6"]
 Port = Annotated[int, Field(ge=1, le=65535)]
-_ENDINGS_NOW = [name for name, ending in ENDINGS.items() if not ending.needs_wire]
 
 
 def _refuse(message: str) -> PydanticCustomError:
@@ -52,12 +51,7 @@ def _power_of_two(buckets: int) -> int:
 
 def _known_ending(kind: str) -> str:
     if kind not in ENDINGS:
-        raise _refuse(f"allowed is one of: {', '.join(_ENDINGS_NOW)}")
-    if ENDINGS[kind].needs_wire:
-        raise _refuse(
-            "this ending needs a link that holds packets back, and no link does so yet;"
-            f" allowed is one of: {', '.join(_ENDINGS_NOW)}"
-        )
+        raise _refuse(f"allowed is one of: {', '.join(ENDINGS)}")
     return kind
 
 
@@ -130,15 +124,46 @@ class ServerHost(_Table):
     sysctl: Sysctls = Field(default_factory=dict, description="sysctls by their kernel names")
 
 
+_OWN_STACKS = frozenset({"veth", "wire"})
+"""Links over which every host has a kernel stack of its own."""
+
 _Buckets = Annotated[int, Field(ge=64, le=16_777_216), AfterValidator(_power_of_two)]
+
+
+class WireSpec(_Table):
+    """`[lab.wire]`: what the wire does to the packets it carries; as it stands, nothing.
+
+    First the rules decide about a packet as it comes onto the wire. What crosses is then lost or
+    doubled by chance, waits in a queue for its turn, and arrives after the delay.
+    """
+
+    delay_ms: float = Field(0, ge=0, le=10_000, description="of every packet, one way")
+    loss: float = Field(0, ge=0, le=1, description="share of packets that are lost, by chance")
+    duplication: float = Field(0, ge=0, le=1, description="share that arrives twice, by chance")
+    rate_mbit_per_s: float | None = Field(
+        None, ge=0.001, le=100_000, description="of IP packets, in each direction; unset: no limit"
+    )
+    queue_packets: int = Field(
+        1000, ge=1, le=1_000_000, description="wait for the rate at most; the next is dropped"
+    )
+    seed: int = Field(1, description="of loss, duplication and the rules' chances")
+    rules: tuple[str, ...] = Field(
+        (), max_length=100, description="for single packets, as in 'drop client→server FIN, once'"
+    )
+    capture_packets: int = Field(
+        2000, ge=0, le=1_000_000, description="so many are kept in capture.pcapng, the first ones"
+    )
 
 
 class LabSpec(_Table):
     """`[lab]`: the hosts and the link between them."""
 
-    link: Literal["veth", "loopback", "host"] = Field(
+    link: Literal["veth", "wire", "loopback", "host"] = Field(
         "veth",
-        description="veth: a kernel each; loopback: one private kernel; host: this machine itself",
+        description=(
+            "veth: a kernel each; wire: likewise, and a program carries each packet;"
+            " loopback: one private kernel; host: this machine itself"
+        ),
     )
     family: Family = Field("ipv4", description="the address family of all traffic")
     ehash_entries: _Buckets | None = Field(
@@ -147,13 +172,18 @@ class LabSpec(_Table):
     )
     client: ClientHosts = ClientHosts()
     server: ServerHost = ServerHost()
+    wire: WireSpec | None = Field(None, description="what link 'wire' does to packets")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         wrong: list[str | _Mistake] = []
         if self.link == "host" and (self.client.sysctl or self.server.sysctl):
             wrong.append("link 'host' sets no sysctl: take 'veth' or 'loopback'")
-        if self.link != "veth" and self.client.hosts > 1:
+        if self.link != "wire" and self.wire is not None:
+            wrong.append(
+                (("wire",), f"link '{self.link}' carries packets as they are: take 'wire'")
+            )
+        if self.link not in _OWN_STACKS and self.client.hosts > 1:
             wrong.append(f"link '{self.link}' has one client host: take 'veth' for more")
         addresses = (self.client.addresses, self.server.addresses)
         if self.link == "host" and self.family == "ipv6" and addresses != (1, 1):
@@ -195,7 +225,7 @@ class EndingSpec(_Table):
     kind: Annotated[str, AfterValidator(_known_ending)] = Field(
         "client-fin",
         description="who closes first, and how",
-        json_schema_extra={"enum": [*_ENDINGS_NOW]},
+        json_schema_extra={"enum": [*ENDINGS]},
     )
     hold_s: float = Field(
         10, gt=0, le=600, description="how long the other side waits for the first closer"
@@ -347,7 +377,7 @@ class Scenario(_Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        found: list[str | _Mistake] = [*self._unending(), *self._lingering()]
+        found: list[str | _Mistake] = [*self._unending(), *self._lingering(), *self._unheld()]
         found += self._too_small_to_share()
         _refuse_each("scenario", found)
         return self
@@ -371,6 +401,13 @@ class Scenario(_Table):
         if passive and self.client.socket.SO_LINGER == 0:
             what = "allowed is a time above 0: with 0 the client would reset what the server closed"
             yield ("client", "socket", "SO_LINGER"), f"{what}; 'client-rst' is a reset of its own"
+
+    def _unheld(self) -> Iterator[_Mistake]:
+        """Refuse an ending that takes a link which can hold packets, on another link."""
+        if ENDINGS[self.ending.kind].needs_wire and self.lab.link != "wire":
+            others = ", ".join(name for name, ending in ENDINGS.items() if not ending.needs_wire)
+            link = "allowed with lab.link = 'wire' alone, which can hold packets back"
+            yield ("ending", "kind"), f"{link}; over '{self.lab.link}' it is one of: {others}"
 
     def _too_small_to_share(self) -> Iterator[_Mistake]:
         """Give each bound of the whole fleet that leaves a worker without a share."""

@@ -5,7 +5,7 @@ import re
 
 from twbench.model.outcomes import KINDS, UNKNOWN, Phase
 
-FIGURES = ("outcomes", "rates", "latency_ms", "hosts", "forecast", "audit", "load_s")
+FIGURES = ("outcomes", "rates", "latency_ms", "hosts", "forecast", "audit", "wire", "load_s")
 """The keys at the top of summary.json that hold figures."""
 
 _ERROR_COUNTS = ("outcomes.errors.", "outcomes.connection_errors.", "outcomes.first_error_s.")

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from hdrh.histogram import HdrHistogram
 
-from twbench.model.reports import DIGITS, HIGHEST_US, LATENCIES, FleetReport, ServerReport
+from twbench.model.reports import (
+    DIGITS,
+    HIGHEST_US,
+    LATENCIES,
+    FleetReport,
+    ServerReport,
+    WireReport,
+)
 from twbench.sampler.samples import LookSample, Sample, TickSample
 
 _SECOND_NS = 1_000_000_000
@@ -67,6 +74,7 @@ class Books:
         self.stacks = {name: StackBooks() for name in stacks}
         self.fleets = {name: FleetReport() for name in clients}
         self.server = ServerReport()
+        self.wire = WireReport()
         self.latencies = {name: histogram() for name in LATENCIES}
         self.established: list[tuple[int, int]] = []
         """At every report: CLOCK_MONOTONIC ns, and connections established so far."""

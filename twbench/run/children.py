@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from twbench.lab import enter
 from twbench.lab.lab import Lab
 from twbench.model.errors import LabError
 from twbench.model.plans import ServerPlan
@@ -62,8 +63,14 @@ def _refused(why: str, error: str) -> LabError:
     return LabError(why, remedy=remedy) if remedy else LabError(why)
 
 
+def _beside(program: list[str]) -> list[str]:
+    """Return `program` made to end with this process, in no namespace of a lab."""
+    head = [sys.executable, "-I", "-S", enter.__file__, "--user", "-", "--net", "-"]
+    return [*head, "--parent", str(os.getpid()), "--", *program]
+
+
 class Child:
-    """A server process or a fleet worker.
+    """A server process, a fleet worker, or the carrier of a wire.
 
     Messages other than the first (`ready` or `failed`) and the last (`done`) go to `hear`. When the
     process ends, for whatever reason, `ended` becomes its exit status.
@@ -81,20 +88,29 @@ class Child:
         self._hear = hear
         self._process: asyncio.subprocess.Process
 
-    async def start(self, lab: Lab, module: str, plan: bytes) -> Message:
+    async def start(
+        self, lab: Lab, module: str, plan: bytes, *, pass_fds: tuple[int, ...] = ()
+    ) -> Message:
         """Start `python -m module` on the host, hand it its plan, and return what it is ready with.
+
+        It inherits `pass_fds`, which stay the caller's to close. On what is no host of the lab, it
+        runs beside the lab, on the machine's own network.
 
         Raises:
             LabError: it could not do what the plan asks for.
         """
-        argv, descriptors = lab.command(self.host, [sys.executable, "-P", "-m", module])
+        program = [sys.executable, "-P", "-m", module]
+        if self.host in lab.hosts:
+            argv, descriptors = lab.command(self.host, program)
+        else:
+            argv, descriptors = _beside(program), ()
         async with _one_at_a_time():
             self._process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=descriptors,
+                pass_fds=(*descriptors, *pass_fds),
                 limit=_LONGEST_LINE,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 # Ctrl-C is the run's to answer: it ends its children in order

@@ -13,17 +13,25 @@ from twbench.kernel.choose import Readers, open_readers
 from twbench.kernel.errors import CodecError
 from twbench.lab.lab import Lab
 from twbench.model.errors import LabError, RecordError
-from twbench.model.reports import FleetReport, ServerReport
+from twbench.model.reports import FleetReport, ServerReport, WireReport
 from twbench.model.scenario import Scenario
 from twbench.model.states import Side
 from twbench.process.loop import run_loop
 from twbench.record.schema import ENVIRONMENT, EVENTS, LOOKS, OUTCOMES, SAMPLES, SUMMARY
 from twbench.record.writer import RunWriter
 from twbench.run.books import Books
+from twbench.run.carrying import start_carrier
 from twbench.run.children import Child, Message, refuse_taken_endpoints
 from twbench.run.environment import describe_environment
 from twbench.run.interrupts import on_interrupt
-from twbench.run.planning import endpoints, fleet_plans, lab_plan, port_range, server_plan
+from twbench.run.planning import (
+    carrier_plan,
+    endpoints,
+    fleet_plans,
+    lab_plan,
+    port_range,
+    server_plan,
+)
 from twbench.run.progress import Observer, Progress, progress_of
 from twbench.run.summarise import Notes, summarise_run
 from twbench.sampler.sampler import Sampler, Stack
@@ -33,6 +41,7 @@ _SECOND_NS = 1_000_000_000
 _LEAD_NS = 200_000_000
 _SHOW_EVERY_S = 0.25
 _QUIET_WITHIN_S = 5.0
+_AGAIN_WITHIN_S = 10.0
 _REPORTS_WITHIN_S = 0.25
 _GRACE_S = 10.0
 
@@ -96,6 +105,7 @@ class Course:
         self._writer = writer
         self._observe = observe
         self._books = Books(tuple(lab.stacks), tuple(h.name for h in lab.plan.clients))
+        self._carriers: list[Child] = []
         self._servers: list[Child] = []
         self._workers: list[Child] = []
         self._start_ns = time.monotonic_ns()
@@ -152,12 +162,18 @@ class Course:
     # the stages
 
     async def _start_children(self) -> dict[str, Any]:
-        """Start servers, then workers; return what each kind runs on."""
+        """Start the wire, then servers, then workers; return what each kind runs on."""
+        engines: dict[str, Any] = {}
+        if carrying := carrier_plan(self._scenario, self._lab.plan):
+            child = Child("the wire's carrier", "wire", self._hear_carrier)
+            self._carriers.append(child)
+            folder = self._writer.path
+            engines["wire"] = await start_carrier(child, self._lab, carrying, folder)
+            child.ended.add_done_callback(functools.partial(self._carrier_ended, child))
         serving = server_plan(self._scenario, self._lab.plan)
         if not self._lab_is_own:
             refuse_taken_endpoints(serving)
         server = serving.as_line()
-        engines: dict[str, Any] = {}
         for number in range(self._scenario.server.processes):
             child = Child(f"server process {number + 1}", Side.SERVER.value, self._hear_server)
             self._servers.append(child)
@@ -202,6 +218,9 @@ class Course:
         """Wait until only TIME_WAIT is left and every process has reported."""
         self._stage = "settling"
         limit_s = self._seconds() + _QUIET_WITHIN_S
+        if self._carriers:
+            # what the wire lost is sent again, and what it holds goes on at last
+            limit_s += _AGAIN_WITHIN_S + self._scenario.ending.hold_s
         await asyncio.sleep(_REPORTS_WITHIN_S)
         while True:
             looked = await self._look(sampler, "settling")
@@ -242,10 +261,11 @@ class Course:
             self._stop("the sampler failed")
 
     async def _end_children(self, *, within_s: float) -> None:
-        children = [c for c in (*self._workers, *self._servers) if c.started]
-        for child in children:
-            await child.say(b"stop\n")
-        await asyncio.gather(*(child.finish(within_s=within_s) for child in children))
+        for together in ((*self._workers, *self._servers), self._carriers):
+            children = [child for child in together if child.started]
+            for child in children:
+                await child.say(b"stop\n")
+            await asyncio.gather(*(child.finish(within_s=within_s) for child in children))
 
     # what comes in
 
@@ -263,6 +283,13 @@ class Course:
             line = {"t_s": at_s, "host": child.host, "from": child.name, **message}
             self._append(OUTCOMES, line)
 
+    def _hear_carrier(self, child: Child, message: Message) -> None:
+        report = WireReport.from_json(message)
+        self._books.wire.add(report)
+        if report.client or report.server:
+            line = {"t_s": self._since(report.t_ns), "host": child.host, "from": child.name}
+            self._append(OUTCOMES, {**line, **message})
+
     def _hear_sample(self, sample: Sample) -> None:
         self._books.stacks[sample.stack].hear(sample)
         stream = SAMPLES if isinstance(sample, TickSample) else LOOKS
@@ -274,6 +301,11 @@ class Course:
         self._event(f"{child.name} ended with status {ended.result()}", child.complaint)
         if all(server.ended.done() for server in self._servers):
             self._stop("every server process has ended")
+
+    def _carrier_ended(self, child: Child, ended: "asyncio.Task[int]") -> None:
+        if not child.done:
+            self._event(f"{child.name} ended with status {ended.result()}", child.complaint)
+            self._stop(f"{child.name} has ended")
 
     def _worker_ended(self, child: Child, ended: "asyncio.Task[int]") -> None:
         if not child.done:

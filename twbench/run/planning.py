@@ -18,12 +18,13 @@ from twbench.forecast import (
     Stage,
     predict,
 )
-from twbench.lab.plan import LabPlan, Link
+from twbench.lab.plan import SHARED_STACK, LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import Problem, ScenarioError
-from twbench.model.plans import Endpoint, FleetPlan, ServerPlan
-from twbench.model.scenario import Scenario
+from twbench.model.plans import CarrierPlan, Endpoint, FleetPlan, ServerPlan
+from twbench.model.scenario import Scenario, WireSpec
 from twbench.model.states import TIME_WAIT_S, Side
+from twbench.run.wiring import check_rules, own_rules
 
 LAST_PORT = 65535
 DEFAULT_PORT_RANGE = (32768, 60999)
@@ -42,8 +43,13 @@ _FASTEST_PER_S = 30_000
 
 
 def lab_plan(scenario: Scenario) -> LabPlan:
-    """Return the lab that a scenario asks for."""
+    """Return the lab that a scenario asks for.
+
+    Raises:
+        ScenarioError: a sysctl or a rule of the wire is none.
+    """
     lab = scenario.lab
+    check_rules(lab)
     unsized = LabPlan(
         link=Link(lab.link),
         family=4 if lab.family == "ipv4" else 6,
@@ -90,6 +96,18 @@ def server_plan(scenario: Scenario, plan: LabPlan) -> ServerPlan:
         ending=scenario.ending,
         family=scenario.lab.family,
         endpoints=endpoints(plan),
+    )
+
+
+def carrier_plan(scenario: Scenario, plan: LabPlan) -> CarrierPlan | None:
+    """Return what the carrier of a wire is told; None where there is no wire."""
+    if plan.middle is None:
+        return None
+    return CarrierPlan(
+        wire=scenario.lab.wire or WireSpec(),
+        ports=plan.wire_ports,
+        own_rules=own_rules(scenario),
+        hold_s=scenario.ending.hold_s,
     )
 
 
@@ -228,7 +246,7 @@ def _hold(scenario: Scenario, sysctls: Mapping[str, str]) -> Hold:
         return SERVER_TIME_WAIT if waiting else NO_TIME_WAIT
     reuse = _sysctl(scenario, sysctls, "net.ipv4.tcp_tw_reuse") or _DEFAULT_REUSE
     stamped = _sysctl(scenario, sysctls, "net.ipv4.tcp_timestamps") != "0"
-    on_loopback = scenario.lab.link != "veth"
+    on_loopback = Link(scenario.lab.link) in SHARED_STACK
     wanted = reuse == "1" or (reuse == _DEFAULT_REUSE and on_loopback)
     # tcp_twsk_unique needs timestamps, and bind(0) never asks it
     reused = wanted and stamped and not _bound_early(scenario)

@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +11,12 @@ from twbench.audit import Account, StackAccount, audit
 from twbench.lab.plan import HostPlan, LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
-from twbench.model.reports import FleetReport, ServerReport
+from twbench.model.reports import Fate, FleetReport, ServerReport, WireReport
 from twbench.model.scenario import Scenario
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.books import Books, StackBooks, percentiles_ms
 from twbench.run.planning import port_capacity, port_range, predict_scenario
+from twbench.run.wiring import carried, meddling_of
 
 _SECOND_NS = 1_000_000_000
 _HELD_SHARE = 0.9
@@ -67,6 +68,7 @@ def summarise_run(
     fleet = books.fleet
     connections_per_s = fleet.established / load_s if load_s else 0.0
     account = _account(scenario, plan, books, start_ns)
+    meddling = meddling_of(books.wire, scenario)
     latencies = {
         name: percentiles_ms(recorded)
         if scenario.load.mode == "open" or name != _INTENDED
@@ -78,7 +80,7 @@ def summarise_run(
         latencies[_INTENDED] = latencies["request"]
     summary: dict[str, Any] = {
         "scenario": scenario.model_dump(mode="json", exclude_none=True),
-        "warnings": list(notes.warnings),
+        "warnings": [*notes.warnings, *filter(None, [meddling])],
         "ended_early": notes.ended_early,
         "events": [dict(event) for event in notes.events],
         "load_s": round(load_s, 3),
@@ -113,6 +115,8 @@ def summarise_run(
         "forecast": _forecast(scenario, plan, books, start_ns, sysctls, connections_per_s),
         "audit": audit(account).as_json(),
     }
+    if plan.middle:
+        summary["wire"] = carried(books.wire)
     summary["thresholds"] = [
         check_threshold(summary, key, comparison) for key, comparison in scenario.comparisons()
     ]
@@ -170,12 +174,21 @@ def _account(scenario: Scenario, plan: LabPlan, books: Books, start_ns: int) -> 
                 fleet.add(books.fleets[host.name])
         sides = frozenset(host.side for host in here)
         server = books.server if Side.SERVER in sides else ServerReport()
-        stacks.append(_stack_account(name, sides, books.stacks[name], fleet, server, start_ns))
+        account = _stack_account(name, sides, books.stacks[name], fleet, server, start_ns)
+        stacks.append(_with_resets(account, books.wire))
     return Account(
         ending=ENDINGS[scenario.ending.kind],
         stacks=tuple(stacks),
-        promised=plan.link is not Link.HOST,
+        promised=plan.link is not Link.HOST and not meddling_of(books.wire, scenario),
     )
+
+
+def _with_resets(account: StackAccount, wire: WireReport) -> StackAccount:
+    """Add the RSTs that a wire saw; of several client hosts it does not tell whose they were."""
+    told = {Side.CLIENT: wire.client, Side.SERVER: wire.server}
+    from_here = sum(told[side][Fate.BARE_RESET] for side in account.sides)
+    to_here = sum(told[side.other][Fate.BARE_RESET] for side in account.sides)
+    return replace(account, bare_resets=from_here, bare_resets_met=to_here)
 
 
 def _stack_account(

@@ -285,16 +285,29 @@ class HttpConnection(asyncio.Protocol):
         """Close with RST once the whole answer has left: linger 0 throws away what has not."""
         if self._transport.is_closing():
             return
-        sock = self._transport.get_extra_info("socket")
-        unsent = array.array("i", [0])
-        fcntl.ioctl(sock.fileno(), _SIOCOUTQNSD, unsent)
-        if unsent[0] or self._transport.get_write_buffer_size():
+        if self._has_unsent():
             self._listener.loop.call_later(_UNSENT_POLL_S, self.reset)
             return
         if self._departure is None:
             self._departure = Departure.ACTIVE_RESET
         reset_on_close(self._transport)
         self._transport.abort()
+
+    def close_apart(self) -> None:
+        """Close with a FIN of its own: the last piece of an answer would be held along with it."""
+        if self._transport.is_closing():
+            return
+        if self._has_unsent():
+            self._listener.loop.call_later(_UNSENT_POLL_S, self.close_apart)
+            return
+        self.close()
+
+    def _has_unsent(self) -> bool:
+        """Return whether a part of an answer has never left."""
+        sock = self._transport.get_extra_info("socket")
+        unsent = array.array("i", [0])
+        fcntl.ioctl(sock.fileno(), _SIOCOUTQNSD, unsent)
+        return bool(unsent[0] or self._transport.get_write_buffer_size())
 
     def _watch_idle(self, after_s: float) -> None:
         self._idle_timer = self._listener.loop.call_later(after_s, self._on_idle)
@@ -322,6 +335,7 @@ MOVES: Mapping[str, Callable[[HttpConnection], None]] = MappingProxyType(
         "server-idle": HttpConnection.close,
         "server-rst": HttpConnection.reset,
         "server-half-close": HttpConnection.half_close,
+        "simultaneous": HttpConnection.close_apart,
     }
 )
 """What the server does after a connection's last answer, by ending; a 400 has none."""

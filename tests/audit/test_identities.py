@@ -667,3 +667,39 @@ def test_audit_in_json_has_each_identity() -> None:
         "promised": True,
         "identities": [identity.as_json() for identity in result.identities],
     }
+
+
+# over a wire
+
+LATE = "server: TcpOutRsts = active resets"
+KILLED = "client: sockstat tw at the end = entries - expired"
+
+
+def over_a_wire(resets: int, told: int, left: int = 10) -> Account:
+    """Return ten crossing closes after which so many late packets were answered with RST."""
+    client = stack(
+        Side.CLIENT,
+        counters=FIN_CLIENT,
+        fleet=of(10, "active_close"),
+        time_wait_end=left,
+        bare_resets_met=told,
+    )
+    counters = {**SERVER_FIN.counters, "TcpOutRsts": resets}
+    server = dataclasses.replace(SERVER_FIN, counters=counters, bare_resets=told)
+    return account("simultaneous", client, server)
+
+
+def test_resets_that_the_wire_saw_are_explained_and_so_are_the_time_wait_they_ended() -> None:
+    run = over_a_wire(resets=4, told=4, left=7)
+    assert residuals(run) == {}
+    assert terms(run) == {
+        LATE: {"packets that met no socket": 4},
+        KILLED: {"ended by a RST": -3},
+    }
+    [killed] = [each for each in audit(run).identities if each.name == KILLED]
+    assert killed.explained == "-3 ended by a RST (at most 4)"
+
+
+def test_resets_beyond_those_that_the_wire_saw_are_not_explained_away() -> None:
+    assert residuals(over_a_wire(resets=4, told=3)) == {LATE: 1}
+    assert residuals(over_a_wire(resets=3, told=3, left=6)) == {KILLED: -1}

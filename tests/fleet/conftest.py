@@ -15,6 +15,7 @@ from hdrh.histogram import HdrHistogram
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.sockets import SOCKET_OPTIONS
 from twbench.fleet.streams import Streams
+from twbench.model.endings import ENDINGS
 from twbench.model.plans import Endpoint, FleetPlan, ServerPlan
 from twbench.model.reports import FleetReport
 from twbench.model.scenario import EndingSpec, Scenario, ServerSpec
@@ -107,7 +108,10 @@ def plan() -> Callable[..., FleetPlan]:
             "name": "test",
             "ending": {"kind": ending, "hold_s": hold_s},
             "server": {"keepalive_timeout_s": 0.1},
-            "lab": {"family": "ipv6" if ":" in destinations[0][0] else "ipv4"},
+            "lab": {
+                "family": "ipv6" if ":" in destinations[0][0] else "ipv4",
+                "link": "wire" if ENDINGS[ending].needs_wire else "veth",
+            },
             "load": {"concurrency": 1, "duration_s": 5, "requests": 1} if load is None else load,
             "client": client or {},
         }

@@ -281,6 +281,7 @@ async def test_server_that_should_close_first_and_does_not_is_left_after_the_hol
     ("ending", "departure", "last_seen"),
     [
         ("client-fin", "active_close", b""),
+        ("simultaneous", "active_close", b""),
         ("client-rst", "active_reset", ConnectionResetError),
         ("client-half-close", "active_close", b""),
     ],

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from twbench.model.endings import ENDINGS
 from twbench.model.plans import Endpoint
 from twbench.server.http import Listener
 
@@ -401,7 +402,7 @@ async def test_time_to_think_is_no_time_to_send_a_request(
 
 @pytest.mark.parametrize(
     ("ending", "departure"),
-    [("server-fin", "active_close"), ("server-half-close", "active_close")],
+    [(name, "active_close") for name in ("server-fin", "server-half-close", "simultaneous")],
 )
 async def test_server_that_closes_first_sends_its_fin_after_the_answer(
     ending: str, departure: str, serving: Serving, dial: Dial
@@ -530,10 +531,9 @@ async def test_idle_ending_is_no_early_close(serving: Serving, dial: Dial) -> No
 
 
 def test_every_ending_that_is_answered_has_its_move() -> None:
-    from twbench.server.behaviour import BY_URL
     from twbench.server.http import MOVES
 
-    assert MOVES.keys() - {""} == BY_URL
+    assert MOVES.keys() - {""} == {name for name, ending in ENDINGS.items() if ending.answered}
 
 
 async def test_ending_without_a_move_is_refused_at_the_start(serving: Serving) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from twbench.model.parse import build_scenario
+from twbench.model.reports import Fate
 from twbench.record.reader import Run, read_run
 from twbench.report.partial import render_partial
 from twbench.report.text import render_audits, render_comparison, render_summary
@@ -167,6 +168,22 @@ def test_latency_that_nobody_had_is_left_out(summary: Summary) -> None:
     fall_silent(summary)
     with pytest.raises(AssertionError, match="no row 'connect'"):
         row(text_of(render_summary(summary)), "connect")
+
+
+def test_packets_on_a_wire_stand_by_their_fate_and_by_rule(summary: Summary) -> None:
+    assert "packets on the wire" not in text_of(render_summary(summary))
+    counts = dict.fromkeys(Fate, 0) | {Fate.SEEN: 1200, Fate.DELIVERED: 1188}
+    summary["wire"] = {
+        "client": counts | {Fate.LOST: 12},
+        "server": counts,
+        "rules": {"drop any, once": 1},
+    }
+    text = text_of(render_summary(summary))
+    assert row(text, "seen") == ["seen", "1,200", "1,200"]
+    assert row(text, "lost") == ["lost", "12", "0"]
+    assert row(text, "rule 'drop any, once'") == ["rule 'drop any, once'", "", "1 in all"]
+    with pytest.raises(AssertionError, match="no row 'refused'"):
+        row(text, "refused")
 
 
 def test_runs_stand_side_by_side_a_column_each(summary: Summary) -> None:

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
+from twbench.model.reports import Fate
+from twbench.model.states import Side
 
 Summary = Mapping[str, Any]
 
@@ -19,7 +21,10 @@ def render_summary(summary: Summary) -> RenderableType:
     for title, key in (("errors", "errors"), ("seen by connections", "connection_errors")):
         if counts := summary["outcomes"][key]:
             parts.append(_errors(title, counts))
-    parts += [_latencies(summary), _forecast(summary), _audit(summary["audit"])]
+    parts.append(_latencies(summary))
+    if wire := summary.get("wire"):
+        parts.append(_wire(wire))
+    parts += [_forecast(summary), _audit(summary["audit"])]
     if summary["thresholds"]:
         parts.append(_thresholds(summary["thresholds"]))
     parts += [Text(f"! {warning}", style="yellow") for warning in summary["warnings"]]
@@ -135,6 +140,17 @@ def _errors(title: str, counts: Mapping[str, int]) -> RenderableType:
     table.add_column("meaning")
     for key, count in counts.items():
         table.add_row(key, f"{count:,}", kind_of_key(key).meaning)
+    return table
+
+
+def _wire(wire: Mapping[str, Any]) -> RenderableType:
+    table = _table("packets on the wire, by the side they came from", "", *Side)
+    for fate in Fate:
+        counts = [wire[side][fate] for side in Side]
+        if any(counts):
+            table.add_row(fate.replace("_", " "), *(f"{count:,}" for count in counts))
+    for rule, count in wire["rules"].items():
+        table.add_row(f"rule '{rule}'", "", f"{count:,} in all")
     return table
 
 

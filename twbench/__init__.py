@@ -12,6 +12,8 @@ _VERBS = {
     "load_scenario": ("twbench.model.parse", "load_scenario"),
     "run_scenario": ("twbench.run.course", "run_scenario"),
     "predict_scenario": ("twbench.run.planning", "predict_scenario"),
+    "trace_ending": ("twbench.trace.trace", "trace_ending"),
+    "run_claims": ("twbench.claims.runner", "run"),
     "examine": ("twbench.lab.doctor", "examine"),
     "read_run": ("twbench.record.reader", "read_run"),
 }

@@ -67,7 +67,9 @@ LOST_LAST_ACK = Ladder(
     steps=(
         call(0, CLIENT, "connect()", states(SYN_SENT, CLOSE)),
         packet(0.001, CLIENT, syn(0), states(SYN_SENT, SYN_RECV)),
-        packet(0.002, SERVER, Segment(label="SYN+ACK", seq=0, ack=1), states(ESTABLISHED, SYN_RECV)),
+        packet(
+            0.002, SERVER, Segment(label="SYN+ACK", seq=0, ack=1), states(ESTABLISHED, SYN_RECV)
+        ),
         packet(0.003, CLIENT, ack(1, 1), states(ESTABLISHED, ESTABLISHED)),
         call(0.008, CLIENT, "close()", states(FIN_WAIT1, ESTABLISHED)),
         packet(0.009, CLIENT, fin(1, 1), states(FIN_WAIT1, CLOSE_WAIT)),

@@ -15,6 +15,11 @@ _LONGEST_LINE = 1 << 22
 def prepare_process() -> None:
     """Leave Ctrl-C to the parent and lift the descriptor limit as far as it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_descriptor_limit()
+
+
+def raise_descriptor_limit() -> None:
+    """Lift the soft limit of open descriptors to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -79,7 +79,7 @@ def rungs(ladder: Ladder, *, times: bool) -> Iterator[tuple[Step, Mapping[Side, 
 
 
 def _restarted(was: EndState | None, now: EndState, elapsed_s: float) -> bool:
-    return was is not None and now.expires_s > was.expires_s - elapsed_s + _RESTARTED_S
+    return was is not None and now.expires_s > max(0, was.expires_s - elapsed_s) + _RESTARTED_S
 
 
 def call_text(call: Call) -> str:

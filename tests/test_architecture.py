@@ -21,19 +21,22 @@ ROOMS: dict[str, set[str]] = {
     "kernel": {"model"},
     "process": {"model"},
     "lab": {"model"},
+    "wire": {"model", "kernel", "process"},
     "server": {"model", "process"},
     "fleet": {"model", "process"},
     "sampler": {"model", "kernel"},
     "record": {"model"},
     "audit": {"model", "record"},
     "run": {
-        *("model", "forecast", "kernel", "process", "lab", "server", "fleet", "sampler"),
+        *("model", "forecast", "kernel", "process", "lab", "wire", "server", "fleet", "sampler"),
         *("record", "audit"),
     },
+    "trace": {"model", "lab", "wire"},
+    "claims": {"model", "kernel", "lab", "wire", "record", "trace"},
     "report": {"model", "record", "audit"},
     "cli": {
-        *("model", "forecast", "kernel", "process", "lab", "server", "fleet", "sampler"),
-        *("record", "audit", "run", "report"),
+        *("model", "forecast", "kernel", "process", "lab", "wire", "server", "fleet", "sampler"),
+        *("record", "audit", "run", "trace", "claims", "report"),
     },
 }
 # The two modules above the rooms: the library's verbs, loaded on first use, and `python -m`.

@@ -1,0 +1,202 @@
+"""Plays the scenes of many claims side by side, each on its own hosts, and judges them.
+
+A *take* is one scene of one claim in one repeat. The scenes that want to be alone are played
+first, one after the other; then the others, the longest first.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from twbench.claims.claim import (
+    Claim,
+    Expected,
+    Finding,
+    Judgement,
+    NotHereError,
+    Scene,
+    SetUpError,
+    Verdict,
+)
+from twbench.claims.scenery import play
+from twbench.model.errors import LabError
+from twbench.wire.errors import StageError, StoppedError
+
+AT_ONCE = 64
+"""Takes side by side; they mostly wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Take:
+    """One scene of one claim in one repeat, which counts from 1."""
+
+    claim: Claim
+    scene: Scene
+    repeat: int
+
+    def folder(self, results: Path) -> Path:
+        """Return where its evidence goes."""
+        base = results if self.repeat == 1 else results / "repeats" / str(self.repeat)
+        return base / self.claim.id / self.scene.name
+
+
+class State(StrEnum):
+    """How far a take is."""
+
+    PLAYING = "playing"
+    PLAYED = "played"
+    FAILED = "failed"
+    """Its set-up did not take, or it crashed."""
+    NOT_HERE = "not here"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Played:
+    """What came of a take: a finding, or why there is none."""
+
+    take: Take
+    state: State
+    finding: Finding | None = None
+    why: str = ""
+    crashed: bool = False
+    """Whether the experiment itself is broken, which is our fault and no verdict."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A claim's judgement in one repeat, and the takes behind it."""
+
+    claim: Claim
+    repeat: int
+    expected: Expected
+    judgement: Judgement
+    played: tuple[Played, ...]
+
+    @property
+    def crashed(self) -> bool:
+        """Return whether the harness failed in it."""
+        return any(each.crashed for each in self.played)
+
+    def as_json(self, results: Path) -> dict[str, Any]:
+        """Return the result as `claims run --json` has it."""
+        return {
+            "id": self.claim.id,
+            "verdict": str(self.judgement.verdict),
+            "sentence": self.claim.sentence,
+            "finding": self.judgement.finding,
+            "sources": list(self.claim.sources),
+            "expected": dict(self.expected),
+            "refuted_by": self.claim.refuted_by,
+            **self.judgement.as_json(),
+            "evidence": [str(each.take.folder(results)) for each in self.played],
+            "findings": {each.take.scene.name: each.finding for each in self.played},
+        }
+
+
+Observer = Callable[[Take, State, str], None]
+"""Told of each take as it begins and ends; called from several threads, one at a time."""
+
+
+def run(
+    claims: Sequence[Claim],
+    *,
+    results: Path,
+    repeats: int = 1,
+    expected: Mapping[str, float] | None = None,
+    at_once: int = AT_ONCE,
+    stop: threading.Event,
+    observe: Observer = lambda _take, _state, _why: None,
+) -> list[Result]:
+    """Play and judge the claims, each `repeats` times, and return the results in their order.
+
+    `expected` takes the place of values that a claim expects. Where `stop` is set meanwhile, the
+    claims that were played to the end are still judged. Raises LabError where no lab can be made.
+    """
+    takes = [
+        Take(claim=claim, scene=scene, repeat=repeat)
+        for repeat in range(1, repeats + 1)
+        for claim in claims
+        for scene in claim.scenes
+    ]
+    turn = threading.Lock()
+
+    def perform(take: Take) -> Played:
+        with turn:
+            observe(take, State.PLAYING, "")
+        played = _perform(take, results, stop)
+        with turn:
+            observe(take, played.state, played.why)
+        return played
+
+    done = [perform(take) for take in takes if take.scene.alone and not stop.is_set()]
+    together = sorted(
+        (take for take in takes if not take.scene.alone),
+        key=lambda take: (take.repeat, -take.scene.needs_s),
+    )
+    with ThreadPoolExecutor(at_once, thread_name_prefix="take") as pool:
+        futures = [pool.submit(perform, take) for take in together]
+        try:
+            done += [future.result() for future in as_completed(futures)]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return list(_judge_all(claims, repeats, done, expected or {}))
+
+
+def _perform(take: Take, results: Path, stop: threading.Event) -> Played:
+    title = f"{take.claim.id}: {take.scene.name}"
+    try:
+        finding = play(take.scene, title=title, folder=take.folder(results), stop=stop)
+    except (SetUpError, StageError, StoppedError) as error:
+        return Played(take=take, state=State.FAILED, why=str(error))
+    except NotHereError as error:
+        return Played(take=take, state=State.NOT_HERE, why=str(error))
+    except LabError:
+        raise
+    except Exception:  # noqa: BLE001 - one broken experiment does not spoil the others
+        return Played(take=take, state=State.FAILED, why=traceback.format_exc(), crashed=True)
+    return Played(take=take, state=State.PLAYED, finding=finding)
+
+
+def _judge_all(
+    claims: Iterable[Claim], repeats: int, done: Sequence[Played], expected: Mapping[str, float]
+) -> Iterable[Result]:
+    for repeat in range(1, repeats + 1):
+        for claim in claims:
+            played = [
+                each for each in done if each.take.claim is claim and each.take.repeat == repeat
+            ]
+            wanted = {name: expected.get(name, value) for name, value in claim.expected.items()}
+            yield Result(
+                claim=claim,
+                repeat=repeat,
+                expected=wanted,
+                judgement=judge(claim, played, wanted),
+                played=tuple(sorted(played, key=lambda each: claim.scenes.index(each.take.scene))),
+            )
+
+
+def judge(claim: Claim, played: Sequence[Played], expected: Expected) -> Judgement:
+    """Judge what a claim's scenes found; without all of their findings there is no verdict."""
+    for state, verdict in (
+        (State.NOT_HERE, Verdict.UNSUPPORTED),
+        (State.FAILED, Verdict.INCONCLUSIVE),
+    ):
+        missing = [each for each in played if each.state is state]
+        if missing:
+            why = "; ".join(f"{each.take.scene.name}: {_last_line(each.why)}" for each in missing)
+            return Judgement(verdict=verdict, finding=why)
+    if len(played) < len(claim.scenes):
+        return Judgement(verdict=Verdict.INCONCLUSIVE, finding="stopped before it was played")
+    findings = {each.take.scene.name: each.finding or {} for each in played}
+    return claim.judge(findings, expected)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

@@ -143,7 +143,7 @@ def run(
     if stop.is_set():
         raise typer.Exit(Exit.INTERRUPTED)
     if any(_harness_failed(result) for result in results):
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.HARNESS_FAILED)
 
 
 def _chosen(names: Sequence[str], *, every: bool) -> list[Claim]:

@@ -8,6 +8,8 @@ class Exit(IntEnum):
 
     DONE = 0
     """Done, and every threshold was met."""
+    HARNESS_FAILED = 1
+    """An experiment did not come about: of a claim, or of a trace whose connection broke off."""
     USAGE = 2
     """The scenario or the arguments are wrong, or the results folder cannot be used."""
     NO_LAB = 3

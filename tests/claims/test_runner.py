@@ -106,6 +106,19 @@ def test_scene_without_a_finding_leaves_no_verdict_and_says_why(
     assert result.crashed is crashed
 
 
+def test_scene_whose_set_up_did_not_take_is_played_again(tmp_path: Path) -> None:
+    failures = iter((SetUpError("too busy"), SetUpError("still")))
+
+    def play(_at: Scenery) -> Finding:
+        for failure in failures:
+            raise failure
+        return {"size": 3}
+
+    (result,) = played(claim(play), tmp_path)
+    assert result.judgement.verdict is Verdict.CONFIRMED
+    assert result.as_json(tmp_path)["tries"] == {"scene-0": 3}
+
+
 def test_scenes_are_played_side_by_side(tmp_path: Path) -> None:
     meeting = threading.Barrier(3)
 

@@ -29,6 +29,8 @@ from twbench.wire.errors import StageError, StoppedError
 
 AT_ONCE = 64
 """Takes side by side; they mostly wait."""
+MOST_TRIES = 3
+"""Of a take whose set-up does not take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,8 @@ class Played:
     state: State
     finding: Finding | None = None
     why: str = ""
+    tries: int = 1
+    """How often it was played: again, where its set-up did not take."""
     crashed: bool = False
     """Whether the experiment itself is broken, which is our fault and no verdict."""
 
@@ -95,6 +99,7 @@ class Result:
             **self.judgement.as_json(),
             "evidence": [str(each.take.folder(results)) for each in self.played],
             "findings": {each.take.scene.name: each.finding for each in self.played},
+            "tries": {each.take.scene.name: each.tries for each in self.played},
         }
 
 
@@ -150,18 +155,28 @@ def run(
 
 
 def _perform(take: Take, results: Path, stop: threading.Event) -> Played:
+    """Play a take, again where its set-up did not take: on a busy machine it may the next time."""
+    for tries in range(1, MOST_TRIES + 1):
+        played = _try(take, results, stop, tries)
+        if played.state is not State.FAILED or played.crashed or stop.is_set():
+            break
+    return played
+
+
+def _try(take: Take, results: Path, stop: threading.Event, tries: int) -> Played:
     title = f"{take.claim.id}: {take.scene.name}"
     try:
         finding = play(take.scene, title=title, folder=take.folder(results), stop=stop)
     except (SetUpError, StageError, StoppedError) as error:
-        return Played(take=take, state=State.FAILED, why=str(error))
+        return Played(take=take, state=State.FAILED, why=str(error), tries=tries)
     except NotHereError as error:
-        return Played(take=take, state=State.NOT_HERE, why=str(error))
+        return Played(take=take, state=State.NOT_HERE, why=str(error), tries=tries)
     except LabError:
         raise
     except Exception:  # noqa: BLE001 - one broken experiment does not spoil the others
-        return Played(take=take, state=State.FAILED, why=traceback.format_exc(), crashed=True)
-    return Played(take=take, state=State.PLAYED, finding=finding)
+        why = traceback.format_exc()
+        return Played(take=take, state=State.FAILED, why=why, tries=tries, crashed=True)
+    return Played(take=take, state=State.PLAYED, finding=finding, tries=tries)
 
 
 def _judge_all(

@@ -3,6 +3,7 @@
 import json
 import platform
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,16 @@ def test_folder_is_named_after_the_running_kernel(tmp_path: Path) -> None:
     assert folder.folder_for(tmp_path) == tmp_path / f"claims-{platform.release()}"
 
 
-def test_verdicts_and_their_reasoning_are_kept_with_the_agreement(tmp_path: Path) -> None:
+def test_verdicts_and_their_reasoning_are_kept_and_told_with_the_agreement(tmp_path: Path) -> None:
     results = run([TRUE_AT_FIRST], results=tmp_path, repeats=3, stop=threading.Event())
-    document = folder.write(tmp_path, results)
-    assert json.loads((tmp_path / "claims.json").read_text()) == document
-    assert platform.release() in document["kernel"]
-    assert document["agreement"] == {"at-first": {"nuanced": 3}}
-    (claim,) = document["claims"]
+    told = folder.write(tmp_path, results)
+    assert platform.release() in told["kernel"]
+    assert told["agreement"] == {"at-first": {"nuanced": 3}}
+    (claim,) = told["claims"]
     assert (claim["id"], claim["verdict"], claim["finding"]) == ("at-first", "nuanced", "counted")
-    assert all(Path(path).is_dir() for path in claim["evidence"])
+    assert [Path(path) for path in claim["evidence"]] == [tmp_path / "at-first" / "only"]
+    (kept,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert kept == claim | {"evidence": ["at-first/only"]}
     reasoning = (tmp_path / "at-first" / "reasoning.txt").read_text()
     for line in (
         "NUANCED: counted",
@@ -54,6 +56,21 @@ def test_verdicts_and_their_reasoning_are_kept_with_the_agreement(tmp_path: Path
         "  only: a count",
     ):
         assert line in reasoning.splitlines()
+
+
+def test_later_run_keeps_what_is_known_of_other_claims(tmp_path: Path) -> None:
+    other = replace(TRUE_AT_FIRST, id="other")
+    for claims, expected in (([TRUE_AT_FIRST, other], {}), ([other], {"limit": 0.0})):
+        played = run(claims, results=tmp_path, expected=expected, stop=threading.Event())
+        told = folder.write(tmp_path, played)
+    kept = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [(claim["id"], claim["verdict"]) for claim in kept] == [
+        ("at-first", "nuanced"),
+        ("other", "refuted"),
+    ]
+    assert [claim["id"] for claim in told["claims"]] == ["other"]
+    reasoning = (tmp_path / "other" / "reasoning.txt").read_text()
+    assert "  by hand: limit = 0 instead of 1" in reasoning.splitlines()
 
 
 def test_single_run_has_no_agreement(tmp_path: Path) -> None:

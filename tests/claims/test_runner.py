@@ -24,6 +24,7 @@ from twbench.claims.claim import (
 from twbench.claims.runner import Result, State, Take, run
 from twbench.claims.scenery import Scenery
 from twbench.lab.plan import Link
+from twbench.model.errors import LabError
 from twbench.model.states import Side
 from twbench.trace.scripts import exchange
 
@@ -77,16 +78,16 @@ def played(one: Claim, folder: Path, **options: object) -> list[Result]:
 def test_findings_of_all_scenes_are_judged_together_and_kept(tmp_path: Path) -> None:
     (result,) = played(claim(size(1), size(2)), tmp_path)
     assert result.judgement.verdict is Verdict.CONFIRMED
-    told = result.as_json(tmp_path)
+    told = result.as_json()
     assert (told["id"], told["verdict"], told["finding"]) == ("sizes", "confirmed", "3 bytes")
     for folder, number in zip(told["evidence"], (1, 2), strict=True):
-        assert json.loads((Path(folder) / "finding.json").read_text()) == {"size": number}
+        assert json.loads((tmp_path / folder / "finding.json").read_text()) == {"size": number}
 
 
 def test_broken_expectation_changes_the_verdict(tmp_path: Path) -> None:
     (result,) = played(claim(size(1), size(2)), tmp_path, expected={"total_bytes": 4})
     assert result.judgement.verdict is Verdict.REFUTED
-    assert result.as_json(tmp_path)["expected"] == {"total_bytes": 4}
+    assert result.as_json()["expected"] == {"total_bytes": 4}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,33 @@ def test_scene_without_a_finding_leaves_no_verdict_and_says_why(
     (result,) = played(claim(size(3), failing(error)), tmp_path)
     assert result.judgement.verdict is verdict
     assert f"scene-1: {error}" in result.judgement.finding.replace("ZeroDivisionError: ", "")
-    assert result.crashed is crashed
+    assert bool(result.crashed) is crashed
+
+
+def test_judge_that_crashes_leaves_no_verdict_and_spoils_no_other(tmp_path: Path) -> None:
+    good, bad = claim(size(3)), claim(lambda _at: {"other": 3})
+    results = run([bad, good], results=tmp_path, stop=threading.Event())
+    assert [result.judgement.verdict for result in results] == [
+        Verdict.INCONCLUSIVE,
+        Verdict.CONFIRMED,
+    ]
+    assert "KeyError: 'size'" in results[0].judgement.finding
+    assert "Traceback" in results[0].crashed[0]
+
+
+def test_lab_that_cannot_be_made_spoils_one_scene_only_if_others_have_one(tmp_path: Path) -> None:
+    refused = LabError("refused")
+    (result,) = played(claim(size(3), failing(refused)), tmp_path)
+    assert result.judgement.verdict is Verdict.INCONCLUSIVE
+    assert "refused" in result.judgement.finding
+    with pytest.raises(LabError, match="refused"):
+        played(claim(failing(refused), failing(refused)), tmp_path)
+
+
+def test_earlier_evidence_does_not_pass_for_this_runs(tmp_path: Path) -> None:
+    played(claim(size(3)), tmp_path)
+    played(claim(failing(SetUpError("not this time"))), tmp_path)
+    assert not list(tmp_path.rglob("finding.json"))
 
 
 def test_scene_whose_set_up_did_not_take_is_played_again(tmp_path: Path) -> None:
@@ -116,7 +143,7 @@ def test_scene_whose_set_up_did_not_take_is_played_again(tmp_path: Path) -> None
 
     (result,) = played(claim(play), tmp_path)
     assert result.judgement.verdict is Verdict.CONFIRMED
-    assert result.as_json(tmp_path)["tries"] == {"scene-0": 3}
+    assert result.as_json()["tries"] == {"scene-0": 3}
 
 
 def test_scenes_are_played_side_by_side(tmp_path: Path) -> None:

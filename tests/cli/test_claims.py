@@ -41,6 +41,7 @@ def test_list_shows_id_sentence_source_and_time(twbench: Twbench) -> None:
         (["1", "--all"], "--all and names"),
         (["1", "--expect", "nonsense=1"], "unknown name 'nonsense'"),
         (["time-wait-lasts-60-s", "--expect", "lifetime_s"], "allowed is NAME=NUMBER"),
+        (["time-wait-lasts-60-s", "--expect", "lifetime_s=nan"], "a finite number"),
         (["1", "--out", "/proc/nothing"], "--out"),
     ],
 )

@@ -67,6 +67,8 @@ class Played:
     why: str = ""
     tries: int = 1
     """How often it was played: again, where its set-up did not take."""
+    refused: LabError | None = None
+    """Why there was no lab to play it in."""
     crashed: bool = False
     """Whether the experiment itself is broken, which is our fault and no verdict."""
 
@@ -81,13 +83,18 @@ class Result:
     judgement: Judgement
     played: tuple[Played, ...]
 
-    @property
-    def crashed(self) -> bool:
-        """Return whether the harness failed in it."""
-        return any(each.crashed for each in self.played)
+    broken: str = ""
+    """The traceback of a judge that crashed."""
 
-    def as_json(self, results: Path) -> dict[str, Any]:
-        """Return the result as `claims run --json` has it."""
+    @property
+    def crashed(self) -> list[str]:
+        """Return the traceback of every part of it that crashed, which is our fault."""
+        return [each.why for each in self.played if each.crashed] + [self.broken] * bool(
+            self.broken
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as claims.json has it; evidence is named as the folder has it."""
         return {
             "id": self.claim.id,
             "verdict": str(self.judgement.verdict),
@@ -97,7 +104,7 @@ class Result:
             "expected": dict(self.expected),
             "refuted_by": self.claim.refuted_by,
             **self.judgement.as_json(),
-            "evidence": [str(each.take.folder(results)) for each in self.played],
+            "evidence": [str(each.take.folder(Path())) for each in self.played],
             "findings": {each.take.scene.name: each.finding for each in self.played},
             "tries": {each.take.scene.name: each.tries for each in self.played},
         }
@@ -120,7 +127,8 @@ def run(
     """Play and judge the claims, each `repeats` times, and return the results in their order.
 
     `expected` takes the place of values that a claim expects. Where `stop` is set meanwhile, the
-    claims that were played to the end are still judged. Raises LabError where no lab can be made.
+    claims that were played to the end are still judged. Raises LabError where no lab could be made
+    for any of them.
     """
     takes = [
         Take(claim=claim, scene=scene, repeat=repeat)
@@ -151,6 +159,9 @@ def run(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+    refusals = [each.refused for each in done if each.refused]
+    if refusals and len(refusals) == len(done):
+        raise refusals[0]
     return list(_judge_all(claims, repeats, done, expected or {}))
 
 
@@ -158,7 +169,7 @@ def _perform(take: Take, results: Path, stop: threading.Event) -> Played:
     """Play a take, again where its set-up did not take: on a busy machine it may the next time."""
     for tries in range(1, MOST_TRIES + 1):
         played = _try(take, results, stop, tries)
-        if played.state is not State.FAILED or played.crashed or stop.is_set():
+        if played.state is not State.FAILED or played.crashed or played.refused or stop.is_set():
             break
     return played
 
@@ -171,8 +182,9 @@ def _try(take: Take, results: Path, stop: threading.Event, tries: int) -> Played
         return Played(take=take, state=State.FAILED, why=str(error), tries=tries)
     except NotHereError as error:
         return Played(take=take, state=State.NOT_HERE, why=str(error), tries=tries)
-    except LabError:
-        raise
+    except LabError as error:
+        why = f"{error.what}; remedy: {error.remedy}"
+        return Played(take=take, state=State.FAILED, why=why, tries=tries, refused=error)
     except Exception:  # noqa: BLE001 - one broken experiment does not spoil the others
         why = traceback.format_exc()
         return Played(take=take, state=State.FAILED, why=why, tries=tries, crashed=True)
@@ -188,13 +200,27 @@ def _judge_all(
                 each for each in done if each.take.claim is claim and each.take.repeat == repeat
             ]
             wanted = {name: expected.get(name, value) for name, value in claim.expected.items()}
-            yield Result(
-                claim=claim,
-                repeat=repeat,
-                expected=wanted,
-                judgement=judge(claim, played, wanted),
-                played=tuple(sorted(played, key=lambda each: claim.scenes.index(each.take.scene))),
-            )
+            in_order = tuple(sorted(played, key=lambda each: claim.scenes.index(each.take.scene)))
+            yield _judged(claim, repeat, wanted, in_order)
+
+
+def _judged(claim: Claim, repeat: int, expected: Expected, played: tuple[Played, ...]) -> Result:
+    broken = ""
+    try:
+        judgement = judge(claim, played, expected)
+    except Exception:  # noqa: BLE001 - one broken judge does not spoil the other verdicts
+        broken = traceback.format_exc()
+        judgement = Judgement(
+            verdict=Verdict.INCONCLUSIVE, finding=f"its judge crashed: {_last_line(broken)}"
+        )
+    return Result(
+        claim=claim,
+        repeat=repeat,
+        expected=expected,
+        judgement=judgement,
+        played=played,
+        broken=broken,
+    )
 
 
 def judge(claim: Claim, played: Sequence[Played], expected: Expected) -> Judgement:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -59,7 +60,10 @@ def play(scene: Scene, *, title: str, folder: Path, stop: threading.Event) -> Fi
     for name in {**scene.client_sysctls, **scene.server_sysctls}:
         if not path_of(name).exists():
             raise NotHereError(f"this kernel has no {name}")
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        # what an earlier try or run has left would pass for this one's evidence
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     with ExitStack() as opened:
         lab = stage = None
         if scene.link is not None:

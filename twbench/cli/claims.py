@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from types import FrameType
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from twbench.claims import folder
 from twbench.claims.catalogue import CLAIMS, find
-from twbench.claims.claim import Claim, Verdict
+from twbench.claims.claim import Claim, Judgement, Verdict
 from twbench.claims.runner import AT_ONCE, Observer, Result, State, Take
 from twbench.claims.runner import run as run_claims
 from twbench.cli.exits import Exit
@@ -137,9 +138,8 @@ def run(
         console.print(_verdicts(results, repeat))
         console.print(f"evidence and reasoning: {results_folder}", soft_wrap=True)
     for result in results:
-        for each in result.played:
-            if each.crashed:
-                stderr().print(Text(f"{result.claim.id}, {each.take.scene.name}:\n{each.why}"))
+        for crash in result.crashed:
+            stderr().print(Text(f"{result.claim.id}: this is a bug of twbench\n{crash}"))
     if stop.is_set():
         raise typer.Exit(Exit.INTERRUPTED)
     if any(_harness_failed(result) for result in results):
@@ -163,6 +163,8 @@ def _expectations(words: Sequence[str], claims: Sequence[Claim]) -> dict[str, fl
             expected[name] = float(value)
         except ValueError:
             raise UsageError(f"--expect {word}: allowed is NAME=NUMBER") from None
+        if not isfinite(expected[name]):
+            raise UsageError(f"--expect {word}: allowed is a finite number")
         if name not in known:
             allowed = ", ".join(known) or "none, these claims expect no figures"
             raise UsageError(f"--expect: unknown name {name!r}; allowed: {allowed}")
@@ -170,7 +172,7 @@ def _expectations(words: Sequence[str], claims: Sequence[Claim]) -> dict[str, fl
 
 
 def _harness_failed(result: Result) -> bool:
-    return result.crashed or result.judgement.verdict is Verdict.INCONCLUSIVE
+    return bool(result.crashed) or result.judgement.verdict is Verdict.INCONCLUSIVE
 
 
 @contextmanager
@@ -240,5 +242,15 @@ def _verdicts(results: Sequence[Result], repeats: int) -> Table:
         row: list[str | Text] = [result.claim.id, Text(str(verdict), style=_STYLES[verdict])]
         if repeats > 1:
             row.append(f"{counts[result.claim.id][str(verdict)]}/{repeats}")
-        table.add_row(*row, f"{result.claim.sentence}\n→ {result.judgement.finding}")
+        lines = [result.claim.sentence, f"→ {result.judgement.finding}", _why(result.judgement)]
+        table.add_row(*row, Text("\n".join(filter(None, lines))))
     return table
+
+
+def _why(judgement: Judgement) -> str:
+    """Return the check that keeps a claim from being confirmed, as a line."""
+    failed = [c for c in (*judgement.controls, *judgement.claimed) if not c.holds]
+    caveats = [check for check in judgement.caveats if check.holds]
+    if failed:
+        return f"✗ {failed[0].text}"
+    return f"! {caveats[0].text}" if caveats else ""

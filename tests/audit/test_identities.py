@@ -703,3 +703,28 @@ def test_resets_that_the_wire_saw_are_explained_and_so_are_the_time_wait_they_en
 def test_resets_beyond_those_that_the_wire_saw_are_not_explained_away() -> None:
     assert residuals(over_a_wire(resets=4, told=3)) == {LATE: 1}
     assert residuals(over_a_wire(resets=3, told=3, left=6)) == {KILLED: -1}
+
+
+def retransmitting(times: int) -> Account:
+    """Return ten closes by a busy server; its FIN, sent again, met no socket three times."""
+    counters = {"TcpPassiveOpens": 10, "TcpExtTW": 10, "TcpRetransSegs": times}
+    return account(
+        "server-fin",
+        stack(
+            Side.CLIENT,
+            counters={"TcpActiveOpens": 10, "TcpOutRsts": 3},
+            fleet=of(10, "passive_close"),
+        ),
+        stack(Side.SERVER, counters=counters, server=taken(10, "active_close"), time_wait_end=7),
+    )
+
+
+def test_retransmissions_of_a_busy_machine_explain_resets_as_far_as_the_kernel_counts_them() -> (
+    None
+):
+    assert residuals(retransmitting(3)) == {}
+    assert terms(retransmitting(3)) == {
+        resets("client"): {"packets that met no socket": 3},
+        at_the_end("server"): {"ended by a RST": -3},
+    }
+    assert residuals(retransmitting(2)) == {resets("client"): 1, at_the_end("server"): -1}

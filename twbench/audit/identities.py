@@ -191,34 +191,42 @@ def _resets(account: Account, stack: StackAccount) -> Identity:
     that leaves before the RST to the request has come, it finds no socket either: a second RST.
     Over a wire an ACK can still be under way when its receiver resets, and the wire can bring a
     packet twice, or late: what then meets no socket is answered with a RST that the wire tells.
+    Without a wire it is a retransmission on a machine too busy to acknowledge in time.
     """
     shown = _open_resets(account, stack)
     silent = _silent_resets(account, stack)
     twice = account.races if Side.SERVER in stack.sides else 0
     unexplained = _unexplained_resets(account, stack) - silent
     met_none = min(unexplained, twice)
+    strays = max(stack.bare_resets, _retransmitted_to(account, stack))
     return _identity(
         f"{stack.name}: TcpOutRsts = active resets",
         stack.count("TcpOutRsts"),
         shown.pop("active_resets"),
         requests_that_met_FIN_WAIT_2=silent,
         FINs_that_met_no_socket=met_none,
-        packets_that_met_no_socket=min(unexplained - met_none, stack.bare_resets),
+        packets_that_met_no_socket=min(unexplained - met_none, strays),
         bounds={
             "requests_that_met_FIN_WAIT_2": account.races - stack.unforeseen_resets,
             "FINs_that_met_no_socket": twice,
-            "packets_that_met_no_socket": stack.bare_resets,
+            "packets_that_met_no_socket": strays,
         },
         **shown,
     )
+
+
+def _retransmitted_to(account: Account, stack: StackAccount) -> int:
+    """Return how many segments the stack's peers sent again; each may have met no socket."""
+    peers = [each for each in account.stacks if each is not stack] or [stack]
+    return sum(peer.count("TcpRetransSegs") for peer in peers)
 
 
 def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     """Compare what is left with what came in; how much expired is known to within 2 s.
 
     The server takes every connection that it closed for one that waits, so where closes became
-    resets, or crossed, it can have counted as many reopened TIME_WAIT too many. Over a wire
-    a RST that answers a late packet can end the TIME_WAIT that it comes to (RFC 1337).
+    resets, or crossed, it can have counted as many reopened TIME_WAIT too many. A RST that answers
+    a late packet, or a retransmission, can end the TIME_WAIT that it comes to (RFC 1337).
     """
     recycled = stack.count("TcpExtTWRecycled")
     reopened, perhaps = stack.server.reopened, stack.server.reopened_perhaps
@@ -226,7 +234,8 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     least, most = stack.expired(recycled + reopened + perhaps + silent)
     missing = stack.entries - recycled - reopened - silent - stack.time_wait_end
     never = min(reopened, stack.unforeseen_resets + stack.crossed)
-    killed = min(max(missing - most - perhaps, 0), stack.bare_resets_met)
+    may_kill = max(stack.bare_resets_met, stack.count("TcpRetransSegs"))
+    killed = min(max(missing - most - perhaps, 0), may_kill)
     return _identity(
         f"{stack.name}: sockstat tw at the end = entries - expired",
         stack.time_wait_end,
@@ -240,7 +249,7 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
         bounds={
             "of_these_had_no_TIME_WAIT": never,
             "expired": most + perhaps,
-            "ended_by_a_RST": stack.bare_resets_met,
+            "ended_by_a_RST": may_kill,
         },
     )
 

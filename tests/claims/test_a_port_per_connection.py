@@ -44,6 +44,7 @@ MEASURED: dict[str, dict[str, Any]] = {
         "past_half_us": 2312.9,
     },
     "small-range": small(256, "EADDRNOTAVAIL"),
+    "wide-range": small(768, "") | {"ports": 1024},
     "reset": small(768, ""),
     "server-closes-first": small(768, "", 254),
     "bind-zero": {"ports": 4, "bound": 4, "error": "EADDRINUSE"},
@@ -68,6 +69,8 @@ MEASURED: dict[str, dict[str, Any]] = {
         ({"small-range": small(257, "EADDRNOTAVAIL")}, Verdict.REFUTED),
         ({"small-range": small(256, "EADDRINUSE")}, Verdict.REFUTED),
         ({"default-range": DEFAULT | {"connections": 28_231}}, Verdict.REFUTED),
+        ({"wide-range": small(256, "EADDRNOTAVAIL")}, Verdict.INCONCLUSIVE),
+        ({"wide-range": small(256, "")}, Verdict.INCONCLUSIVE),
         ({"reset": small(256, "EADDRNOTAVAIL")}, Verdict.INCONCLUSIVE),
         ({"server-closes-first": small(256, "EADDRNOTAVAIL")}, Verdict.INCONCLUSIVE),
     ],
@@ -77,6 +80,8 @@ MEASURED: dict[str, dict[str, Any]] = {
         "one-more",
         "another-error",
         "one-less",
+        "more-ports-are-used-up-as-soon",
+        "too-few-connections-to-use-ports-up",
         "reset-uses-ports-up",
         "server-close-uses-ports-up",
     ],
@@ -99,6 +104,27 @@ def test_caveat_about_the_cost_does_not_hold_against_another_figure(
 ) -> None:
     judgement = CLAIM.judge(MEASURED, {**CLAIM.expected, **expected})
     assert [check.holds for check in judgement.caveats if part in check.text] == [False]
+
+
+@pytest.mark.parametrize(
+    ("differs", "said"),
+    [
+        ({"small-range": small(257, "EADDRINUSE")}, "257 connections on 256 ports"),
+        ({"small-range": small(256, "EADDRINUSE")}, "then EADDRINUSE or EADDRNOTAVAIL"),
+        ({"small-range": small(256, "")}, "then no refusal or EADDRNOTAVAIL"),
+        ({"small-range": small(256, "")}, "the same ports not all"),
+        ({"default-range": DEFAULT | {"high": 61_000}}, "32768-61000, 28,233 ports"),
+    ],
+)
+def test_sentence_tells_what_was_found(differs: dict[str, Any], said: str) -> None:
+    assert said not in CLAIM.judge(MEASURED, CLAIM.expected).finding
+    assert said in CLAIM.judge(MEASURED | differs, CLAIM.expected).finding
+
+
+def test_bind_that_did_not_take_every_port_is_no_caveat() -> None:
+    findings = MEASURED | {"bind-zero": {"ports": 4, "bound": 3, "error": "EADDRINUSE"}}
+    caveats = CLAIM.judge(findings, CLAIM.expected).caveats
+    assert [each.holds for each in caveats if "bind(0) took 3 of 4" in each.text] == [False]
 
 
 def test_last_port_of_the_article_is_one_too_many() -> None:

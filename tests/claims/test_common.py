@@ -4,6 +4,8 @@ import pytest
 
 from twbench.claims.claim import SetUpError
 from twbench.claims.common import (
+    close_each,
+    come_to,
     copies,
     destroy_time_wait,
     into_last_ack,
@@ -12,10 +14,13 @@ from twbench.claims.common import (
     require_hits,
     rises,
     timetable,
+    unacknowledged_bytes,
+    wait_to,
 )
 from twbench.lab.lab import Lab
 from twbench.lab.plan import LabPlan, Link
 from twbench.model.states import Side, TcpState
+from twbench.trace.scripts import exchange
 from twbench.wire.film import Film
 from twbench.wire.packet import Flag, Packet, tcp_packet
 from twbench.wire.rules import Kind
@@ -108,3 +113,19 @@ def test_closing_brings_the_server_into_last_ack_only_where_the_ack_is_lost() ->
         with pytest.raises(SetUpError, match="no packet came for: drop server→client DATA"):
             require_hits(stage)
         assert play_until_gone(stage, Side.SERVER, since=1, within_s=60) > 0
+
+
+@pytest.mark.namespaces
+def test_what_does_not_come_is_a_set_up_that_did_not_take() -> None:
+    plan = LabPlan(link=Link.WIRE)
+    with Lab(plan) as lab, Stage(lab, plan.wire_ports) as stage:
+        client, server = exchange(stage)
+        with pytest.raises(SetUpError, match="waited 0 s for a miracle"):
+            wait_to(stage, lambda: False, "a miracle", 0)
+        client.send(b"four")
+        assert unacknowledged_bytes(client) == len(b"four")
+        wait_to(stage, lambda: not unacknowledged_bytes(client), "the ACK")
+        server.receive()
+        close_each(stage, server, client)
+        come_to(stage, Side.SERVER, TcpState.FIN_WAIT2, TcpState.TIME_WAIT)
+        assert stage.state(Side.CLIENT) is TcpState.CLOSE

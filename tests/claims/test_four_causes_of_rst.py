@@ -118,6 +118,23 @@ def test_wrong_expectation_changes_the_verdict(name: str, value: float, verdict:
     assert CLAIM.judge(MEASURED, {**CLAIM.expected, name: value}).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("differs", "said"),
+    [
+        ({"closed-port": told("ETIMEDOUT")}, "0 from a closed port"),
+        ({"unknown-connection": strangers(but="ACK")}, "nobody has: data, FIN,"),
+        ({"killed-with-unread-data": told(END, resets_at_once=0)}, "0 when its process was killed"),
+        ({"host-reboots": told(END, resets_at_once=0)}, "0 once that was back"),
+        ({"last-ack-lost": given_up(RESET, at_once=1)}, "FIN after 3.3 s with 1 RST"),
+        ({"user-timeout": given_up("") | {"gave_up_s": None}}, "with TCP_USER_TIMEOUT never"),
+        ({"keep-alive-unanswered": told("EAGAIN", probes=3)}, "0 after 3 keep-alive probes"),
+    ],
+)
+def test_sentence_tells_what_was_found(differs: dict[str, Any], said: str) -> None:
+    assert said not in CLAIM.judge(MEASURED, CLAIM.expected).finding
+    assert said in CLAIM.judge(MEASURED | differs, CLAIM.expected).finding
+
+
 @pytest.mark.namespaces
 @pytest.mark.slow
 def test_causes_are_played_here_and_each_reset_is_marked(tmp_path: Path) -> None:
@@ -127,5 +144,8 @@ def test_causes_are_played_here_and_each_reset_is_marked(tmp_path: Path) -> None
         folder = tmp_path / CLAIM.id / each.take.scene.name
         assert (folder / "ladder.txt").is_file()
         assert each.finding is not None
+        capture = (folder / "capture.pcapng").read_bytes()
         if any(each.finding["resets"].values()):
-            assert b"RST: " in (folder / "capture.pcapng").read_bytes()
+            assert b"RST: " in capture
+        if each.take.scene.name in {"open-port", "keep-alive-answered"}:
+            assert b"somebody listens" in capture or b"answers a keep-alive probe" in capture

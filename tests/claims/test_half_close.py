@@ -95,6 +95,16 @@ def test_broken_expectation_changes_the_verdict(name: str, value: float, verdict
     assert CLAIM.judge(findings(), {**CLAIM.expected, name: value}).verdict is verdict
 
 
+def test_finding_tells_what_met_the_answer_after_close() -> None:
+    told = CLAIM.judge(findings(), CLAIM.expected).finding
+    assert "in FIN_WAIT_2 an answer was met by 1 RST" in told
+    assert "The FIN of close() is the same" in told
+    told = CLAIM.judge(findings(closed=SWALLOWED | {"fin": "FIN"}), CLAIM.expected).finding
+    assert "in FIN_WAIT_2 an answer was met by no RST" in told
+    assert "next send() gave no error" in told
+    assert "The FIN of close() is another" in told
+
+
 @pytest.mark.namespaces
 def test_answer_arrives_after_shutdown_and_is_reset_after_close(tmp_path: Path) -> None:
     (result,) = run([CLAIM], results=tmp_path, stop=threading.Event())

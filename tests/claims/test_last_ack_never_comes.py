@@ -44,7 +44,8 @@ RESETS = {
         ({}, Verdict.REFUTED),
         (RESETS, Verdict.CONFIRMED),
         (RESETS | {"default": gave_up(106.8)}, Verdict.REFUTED),
-        (RESETS | {"default": gave_up(60.0, resets=1)}, Verdict.NUANCED),
+        (RESETS | {"default": gave_up(60.0, resets=1)}, Verdict.CONFIRMED),
+        (RESETS | {"default": gave_up(60.0, resets=1) | {"sent_s": [0.0]}}, Verdict.NUANCED),
         (RESETS | {"default": gave_up(106.8, resets=1) | {"states": []}}, Verdict.NUANCED),
         ({"three-retries": gave_up(106.8)}, Verdict.INCONCLUSIVE),
         ({"ack-comes": gave_up(106.8)}, Verdict.INCONCLUSIVE),
@@ -54,7 +55,8 @@ RESETS = {
         "as-on-linux",
         "as-the-article-says",
         "only-some-reset",
-        "too-soon",
+        "at-another-time",
+        "never-sent-again",
         "not-in-last-ack",
         "the-limit-changes-nothing",
         "an-ack-changes-nothing",
@@ -67,7 +69,11 @@ def test_endings_are_judged(differs: dict[str, Any], verdict: Verdict) -> None:
 
 @pytest.mark.parametrize(
     ("differs", "verdict"),
-    [({"resets": 0}, Verdict.CONFIRMED), ({"resets": 0, "gives_up_s": 30}, Verdict.NUANCED)],
+    [
+        ({"resets": 0}, Verdict.CONFIRMED),
+        ({"resets": 0, "fins_again": 3}, Verdict.NUANCED),
+        ({"sooner_share": 0.01}, Verdict.INCONCLUSIVE),
+    ],
 )
 def test_another_expectation_gives_another_verdict(differs: Expected, verdict: Verdict) -> None:
     assert CLAIM.judge(MEASURED, {**CLAIM.expected, **differs}).verdict is verdict
@@ -77,3 +83,9 @@ def test_finding_tells_how_often_how_long_and_in_what_way() -> None:
     told = CLAIM.judge(MEASURED, CLAIM.expected).finding
     assert "3 FINs, given up after 106.8 s in silence" in told
     assert "ETIMEDOUT" in told
+
+
+def test_finding_tells_of_a_reset_where_one_was_sent() -> None:
+    told = CLAIM.judge(MEASURED | RESETS, CLAIM.expected).finding
+    assert "with a RST" in told
+    assert "in silence" not in told

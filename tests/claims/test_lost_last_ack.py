@@ -66,6 +66,17 @@ def test_more_fins_expected_than_came_refute_it() -> None:
     assert CLAIM.judge(MEASURED, {"fins_again": 2}).verdict is Verdict.REFUTED
 
 
+def test_finding_tells_what_each_answer_was_and_who_heard_of_it() -> None:
+    told = CLAIM.judge(MEASURED, CLAIM.expected).finding
+    assert "came again once, and TIME_WAIT answered ACK; without TIME_WAIT" in told
+    assert "the answer was RST." in told
+    assert "had called close() heard nothing" in told
+    other = {"closed": ending("RST"), "never-had-one": ending("none", END, PIPE, PIPE)}
+    told = CLAIM.judge(MEASURED | other, CLAIM.expected).finding
+    assert "the answer was RST or none." in told
+    assert "had called close()" not in told
+
+
 @pytest.mark.namespaces
 @pytest.mark.slow
 def test_only_time_wait_acknowledges_the_fin_that_comes_again(tmp_path: Path) -> None:

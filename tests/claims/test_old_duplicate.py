@@ -90,6 +90,21 @@ def test_wrong_expectation_changes_the_verdict(name: str, value: float, verdict:
     assert CLAIM.judge(MEASURED, {**CLAIM.expected, name: value}).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("differs", "said"),
+    [
+        ({"unguarded": stream()}, ": 0 bytes are wrong"),
+        ({"unguarded": stream(WRONG) | {"failed_calls": ["recv()"]}}, "and 1 calls failed"),
+        ({"timestamps": stream(WRONG)}, "what did not: a TIME_WAIT at the server, timestamps"),
+        ({"time-wait-at-the-server": stream()}, "what did not: nothing"),
+        ({"defaults": stream(WRONG)}, "server, the kernel's defaults"),
+    ],
+)
+def test_sentence_tells_what_was_found(differs: dict[str, Any], said: str) -> None:
+    assert said not in CLAIM.judge(MEASURED, CLAIM.expected).finding
+    assert said in CLAIM.judge(MEASURED | differs, CLAIM.expected).finding
+
+
 def test_call_that_failed_makes_it_half_the_truth() -> None:
     told = {**UNGUARDED_BY_DEFAULT, "unguarded": stream(WRONG) | {"failed_calls": ["recv()"]}}
     assert CLAIM.judge(MEASURED | told, CLAIM.expected).verdict is Verdict.NUANCED

@@ -69,6 +69,14 @@ def test_kernels_counter_must_agree_with_what_was_seen() -> None:
     assert judged.verdict is Verdict.REFUTED
 
 
+def test_finding_says_who_waited_after_crossing_fins_and_resets() -> None:
+    told = CLAIM.judge(RIGHT, CLAIM.expected).finding
+    assert "crossed, both sides held it; after a RST nobody did" in told
+    other = {CROSSING: finding(Side.CLIENT, 1, 0), "client-rst": finding(Side.CLIENT, 0, 1)}
+    told = CLAIM.judge(RIGHT | other, CLAIM.expected).finding
+    assert "crossed, the client held it; after a RST the server did" in told
+
+
 @pytest.mark.namespaces
 def test_this_kernel_lets_the_first_closer_wait_and_both_when_fins_cross(tmp_path: Path) -> None:
     (result,) = run([CLAIM], results=tmp_path, stop=threading.Event())

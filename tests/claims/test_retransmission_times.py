@@ -24,6 +24,7 @@ def late(
         "on_the_wire_s": on_the_wire_s,
         "answer": answer,
         "answer_in_time": in_time,
+        "kept_back": 8,
     }
 
 
@@ -51,6 +52,7 @@ AS_TAUGHT = {
         (AS_TAUGHT | {"syn": lost(SYN)}, Verdict.NUANCED),
         (AS_TAUGHT | {"fin": lost([0.5, 1.0, 4.0, 16.0])}, Verdict.NUANCED),
         (AS_TAUGHT | {"fin": lost([0.5, 0.5, 1.0, 2.0])}, Verdict.REFUTED),
+        (AS_TAUGHT | {"fin": lost([0.5])}, Verdict.REFUTED),
         ({"acknowledged": {"counters": {"TcpRetransSegs": 1}}}, Verdict.INCONCLUSIVE),
         ({"late-fin": late(in_time="RST")}, Verdict.INCONCLUSIVE),
     ],
@@ -62,6 +64,7 @@ AS_TAUGHT = {
         "a-syn-waits-otherwise",
         "waits-do-not-double",
         "waits-end-too-soon",
+        "only-sent-again-once",
         "sent-again-for-nothing",
         "no-ack-from-time-wait",
     ],
@@ -93,3 +96,10 @@ def test_finding_tells_every_wait_and_how_it_ended() -> None:
     assert "FIN 0.21, 0.21, 0.42, 0.83, 1.7, 3.4, 6.7, 13.3, 26.6, over at 107 s" in told
     assert "no RST, nobody to tell" in told
     assert "ECONNRESET" in told
+
+
+def test_finding_tells_what_met_the_late_fin_and_that_others_were_held() -> None:
+    told = CLAIM.judge(MEASURED, CLAIM.expected).finding
+    assert "was answered RST; but 8 FINs before it had to be held" in told
+    told = CLAIM.judge(MEASURED | {"late-fin": late("ACK")}, CLAIM.expected).finding
+    assert "was answered ACK" in told

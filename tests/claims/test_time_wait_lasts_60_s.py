@@ -68,3 +68,13 @@ def test_finding_names_the_setting_that_changed_something() -> None:
     shortened = RIGHT | {"fin-timeout": finding(5.1, 5.4)}
     assert "tcp_fin_timeout = 5, and" in CLAIM.judge(shortened, CLAIM.expected).finding
     assert "no sysctl changed that" in CLAIM.judge(RIGHT, CLAIM.expected).finding
+
+
+def test_finding_asserts_nothing_that_was_not_found() -> None:
+    told = CLAIM.judge(RIGHT, CLAIM.expected).finding
+    assert "lasted 5.2 s with tcp_fin_timeout = 5, 60.4 s with its default" in told
+    assert "with tcp_max_tw_buckets = 0 no TIME_WAIT was seen" in told
+    other = {"fin-wait-2": finding(60.2, 60.5), "none-allowed": {"seen": True}}
+    told = CLAIM.judge(RIGHT | other, CLAIM.expected).finding
+    assert "lasted 60.4 s with tcp_fin_timeout = 5" in told
+    assert "with tcp_max_tw_buckets = 0 a TIME_WAIT was seen" in told

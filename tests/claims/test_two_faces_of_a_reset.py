@@ -49,6 +49,7 @@ def findings(**differs: tuple[str, tuple[str, ...]]) -> dict[str, Any]:
             Verdict.CONFIRMED,
         ),
         (findings(reset_then_recv=("RST", (END, PIPE, END, PIPE))), Verdict.REFUTED),
+        (findings(reset_then_recv=("RST", (RESET, PIPE, RESET, PIPE))), Verdict.NUANCED),
         (findings(reset_then_recv=("", (RESET, PIPE, END, PIPE))), Verdict.REFUTED),
         (findings(reset_after_fin=("FIN RST", (RESET, PIPE, END))), Verdict.NUANCED),
         (findings(reset_lost=("", (RESET, PIPE))), Verdict.INCONCLUSIVE),
@@ -57,6 +58,7 @@ def findings(**differs: tuple[str, tuple[str, ...]]) -> dict[str, Any]:
         "as-on-linux",
         "only-resets-break-pipes",
         "reset-reads-as-the-end",
+        "later-calls-differ",
         "error-without-a-reset",
         "order-of-fin-and-reset-tells-nothing",
         "lost-reset-shows-too",
@@ -68,7 +70,9 @@ def test_resets_are_judged(found: dict[str, Any], verdict: Verdict) -> None:
 
 def test_each_situation_is_checked_once() -> None:
     judgement = CLAIM.judge(findings(), CLAIM.expected)
-    checks = (*judgement.claimed, *judgement.caveats, *judgement.controls)
+    core, *claimed = judgement.claimed
+    assert core.text.startswith("a RST in ESTABLISHED")
+    checks = (*claimed, *judgement.caveats, *judgement.controls)
     assert sorted(check.text.partition(" ")[0] for check in checks) == sorted(MEASURED)
 
 
@@ -80,6 +84,14 @@ def test_broken_expectation_changes_the_verdict(name: str) -> None:
 def test_other_answer_to_a_refused_syn_breaks_its_check_alone() -> None:
     judgement = CLAIM.judge(findings(), {**CLAIM.expected, "refused_errno": 110})
     assert [check.holds for check in judgement.caveats] == [True, False, True]
+
+
+def test_finding_tells_the_errors_that_came() -> None:
+    told = CLAIM.judge(findings(), CLAIM.expected).finding
+    assert "without a RST, send() gave EPIPE, and a RST that answers the SYN gave ECONN" in told
+    other = findings(own_shutdown=("", ("1", "EAGAIN")), reset_of_the_syn=("RST", (RESET, PIPE)))
+    told = CLAIM.judge(other, CLAIM.expected).finding
+    assert "without a RST, send() gave 1, and a RST that answers the SYN gave ECONNRESET" in told
 
 
 @pytest.mark.namespaces

@@ -90,6 +90,15 @@ def test_effect_is_told_however_late_the_second_look_came(
     assert effect_of(seen, CLAIM.expected) == effect
 
 
+def test_finding_follows_what_each_packet_did() -> None:
+    told = CLAIM.judge(RIGHT, CLAIM.expected).finding
+    assert "these end TIME_WAIT: a RST in place, a RST with ACK in place" in told
+    other = {"retransmitted-fin": finding(ENDS), "rst": finding(LEAVES)}
+    told = CLAIM.judge(RIGHT | other, CLAIM.expected).finding
+    assert "the retransmitted FIN: 57.50 s left, then CLOSED" in told
+    assert "these end TIME_WAIT: a RST with ACK in place" in told
+
+
 @pytest.mark.namespaces
 def test_this_kernel_restarts_the_timer_for_a_retransmitted_fin(tmp_path: Path) -> None:
     (result,) = run([CLAIM], results=tmp_path, stop=threading.Event())

@@ -1,7 +1,10 @@
 """What several claims share: a calm start, the way into LAST_ACK, and the times of segments."""
 
 import errno
+import fcntl
 import itertools
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +19,11 @@ from twbench.wire.stage import Stage
 
 LAST_ACK_LOST = "drop client→server ACK after server FIN"
 """Every acknowledgement of the server's FIN is lost."""
+EACH_FIN_ONCE = (
+    "drop client→server FIN after client FIN",
+    "drop server→client FIN after server FIN",
+)
+"""A slow wire makes a host send its FIN again: that would restart TIME_WAIT, or have it reset."""
 COUNTERS = (
     "TcpRetransSegs",
     "TcpExtTCPLossProbes",
@@ -33,7 +41,40 @@ _MOST_RTO_US = 250_000
 _STEADY_WITHIN_S = 90.0
 _MOST_NAPS = 20
 _LATE_S = 0.02
-_LEAVES_WITHIN_S = 10.0
+_LEAVES_WITHIN_S = 20.0
+
+
+def wait_to(
+    stage: Stage, until: Callable[[], bool], what: str, within_s: float = _LEAVES_WITHIN_S
+) -> None:
+    """Play until a condition holds; `what` is waited for. SetUpError where it does not come."""
+    if not stage.play(for_s=within_s, until=until):
+        raise SetUpError(f"waited {within_s:g} s for {what}")
+
+
+def come_to(stage: Stage, side: Side, *states: TcpState) -> None:
+    """Play until a side is in one of these states. SetUpError where it does not come there."""
+    wanted = " or ".join(state.name for state in states)
+    wait_to(stage, lambda: stage.state(side) in states, f"the {side} to be in {wanted}")
+
+
+def close_each(stage: Stage, first: Endpoint, second: Endpoint) -> None:
+    """Close one end, then the other, until only the first one's TIME_WAIT is left.
+
+    Raises SetUpError where they do not come there.
+    """
+    first.close()
+    come_to(stage, first.side, TcpState.FIN_WAIT2)
+    second.receive()
+    second.close()
+    come_to(stage, second.side, TcpState.CLOSE)
+    stage.play()
+
+
+def unacknowledged_bytes(end: Endpoint) -> int:
+    """Return how much an end has sent that was not acknowledged yet (SIOCOUTQ)."""
+    unacknowledged = fcntl.ioctl(end.socket, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(unacknowledged, sys.byteorder)
 
 
 def steady_exchange(stage: Stage) -> tuple[Endpoint, Endpoint]:
@@ -152,12 +193,9 @@ def listed(seconds: Sequence[float]) -> str:
 
 
 def _play_past(stage: Stage, side: Side, *states: TcpState) -> None:
-    """Play until a side is in none of these states, a few seconds at most.
-
-    An ACK may be delayed, and so is a FIN while a process that is being started elsewhere still
-    holds a copy of the descriptor (between fork and exec).
-    """
-    stage.play(for_s=_LEAVES_WITHIN_S, until=lambda: stage.state(side) not in states)
+    """Play until a side is in none of these states; SetUpError where it does not leave them."""
+    left = " or ".join(state.name for state in states)
+    wait_to(stage, lambda: stage.state(side) not in states, f"the {side} to leave {left}")
 
 
 def _wait_for_calm(stage: Stage) -> None:

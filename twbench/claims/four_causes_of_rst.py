@@ -31,8 +31,13 @@ from twbench.claims.resets import (
 )
 from twbench.claims.scenery import Scenery
 
-GIVEN_UP = ("data-unacknowledged", "user-timeout", "last-ack-lost", "third-ack-lost")
-"""The scenes in which one end gives up what it has sent again and again."""
+GIVEN_UP = {
+    "data-unacknowledged": "data",
+    "user-timeout": "data with TCP_USER_TIMEOUT",
+    "last-ack-lost": "FIN",
+    "third-ack-lost": "SYN+ACK",
+}
+"""The scenes in which one end gives up what it has sent again and again, and what that is."""
 SILENT = ("killed-with-nothing-unread", "host-reboots", "cable-pulled")
 """The crashes that send no RST by themselves."""
 
@@ -40,16 +45,16 @@ SILENT = ("killed-with-nothing-unread", "host-reboots", "cable-pulled")
 def _judge(findings: Findings, expected: Expected) -> Judgement:
     closed, unread = findings["closed-port"], findings["killed-with-unread-data"]
     read, back, cable = (findings[name] for name in SILENT)
-    data, at_its_time, fin, syn_ack = (findings[name] for name in GIVEN_UP)
     probed = findings["keep-alive-unanswered"]
+    given_up = "; ".join(_gave_up(what, findings[name]) for name, what in GIVEN_UP.items())
     return weigh(
-        "a closed port answers with RST, and so does a host to every segment of an unknown"
-        " connection but a RST. A killed process is reset only if data lay unread, else its host"
-        " sends FIN; a rebooted host resets when the next segment comes, an unplugged one never."
-        f" Who gives up does so in silence: data after {data['gave_up_s']:.1f} s, with"
-        f" TCP_USER_TIMEOUT after {at_its_time['gave_up_s']:.1f} s, FIN after"
-        f" {fin['gave_up_s']:.1f} s, SYN+ACK after {syn_ack['gave_up_s']:.1f} s; keep-alive alone"
-        " ends with RST",
+        f"RSTs of the server: {closed['resets']['server']} from a closed port; to these segments of"
+        f" connections that nobody has: {_listed(_reset_strangers(findings))};"
+        f" {unread['resets_at_once']} when its process was killed with data unread,"
+        f" {read['resets_at_once']} ({read['fins']['server']} FIN) when all was read;"
+        f" {back['resets_at_once']} when its host crashed, {back['resets']['server']} once that was"
+        f" back; {cable['resets']['server']} for a pulled cable; {probed['resets']['server']} after"
+        f" {probed['probes']} keep-alive probes without an answer. Given up: {given_up}",
         claimed=(
             Check(
                 text=f"a closed port answers with RST: {_heard(closed)}",
@@ -124,6 +129,11 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
 def _heard(finding: Finding) -> str:
     """Return what the client's application heard."""
     return str(finding["heard"][0])
+
+
+def _gave_up(what: str, finding: Finding) -> str:
+    after = "never" if (s := finding["gave_up_s"]) is None else f"after {s:.1f} s"
+    return f"{what} {after} with {finding['resets_at_once'] or 'no'} RST"
 
 
 def _server_resets(finding: Finding, expected: Expected) -> bool:

@@ -3,12 +3,12 @@
 import socket
 
 from twbench.claims.claim import Finding, SetUpError
-from twbench.claims.closing import end, end_in_turn
+from twbench.claims.common import LAST_ACK_LOST, close_each, come_to, wait_to
 from twbench.claims.crowd import Crowd, First, Order, crowd
 from twbench.claims.scenery import Scenery
 from twbench.kernel.readers import TickReader
 from twbench.model.states import Side, TcpState
-from twbench.trace.scripts import exchange
+from twbench.trace.scripts import close_in_turn, exchange
 from twbench.wire.endpoint import Endpoint
 from twbench.wire.ladder import Crossing
 from twbench.wire.stage import SERVER_PORT, Stage
@@ -19,6 +19,7 @@ RANGE = "net.ipv4.ip_local_port_range"
 REUSE = "net.ipv4.tcp_tw_reuse"
 REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"
 TIMESTAMPS = "net.ipv4.tcp_timestamps"
+OVERFLOW = "TcpExtTCPTimeWaitOverflow"
 MAX_BUCKETS = "net.ipv4.tcp_max_tw_buckets"
 ONE_PORT = "40000 40000"
 PATIENCE_S = 2.1
@@ -26,7 +27,6 @@ PATIENCE_S = 2.1
 SENT_BYTES = 50_000
 CLIENT_PORT = 40000
 _NOT_YET_MS = 60_000
-_PLAY_S = 10.0
 
 
 def range_of(ports: int) -> str:
@@ -38,7 +38,11 @@ def range_of(ports: int) -> str:
 
 
 def churn(at: Scenery, *, ending: First = First.CLIENT, patience_s: float = 0.0) -> Finding:
-    """Use every port of a small range once, wait, and use them again."""
+    """Use every port of a small range once, wait, and use them again.
+
+    TCPTimeWaitOverflow and OutRsts are of the first round, TWRecycled is of the second.
+    """
+    fresh = _counters(at)
     with crowd(at) as of:
         first = of.make(Order(count=PORTS, ending=ending))
         of.settle()
@@ -55,9 +59,9 @@ def churn(at: Scenery, *, ending: First = First.CLIENT, patience_s: float = 0.0)
         "again": len(again.ports),
         "error": again.error,
         "time_waits_again": after["tw"],
-        "TWRecycled": after["TcpExtTWRecycled"],
-        "TCPTimeWaitOverflow": after["TcpExtTCPTimeWaitOverflow"],
-        "OutRsts": after["TcpOutRsts"],
+        "TWRecycled": after["TcpExtTWRecycled"] - before["TcpExtTWRecycled"],
+        "TCPTimeWaitOverflow": before[OVERFLOW] - fresh[OVERFLOW],
+        "OutRsts": before["TcpOutRsts"] - fresh["TcpOutRsts"],
     }
 
 
@@ -70,7 +74,7 @@ def churn_with_reuse(at: Scenery) -> Finding:
             at.lab.set_sysctl(stack, REUSE_DELAY, str(_NOT_YET_MS))
         _fill(of)
         of.settle()
-        before = _counters(at)["tw"]
+        before = _counters(at)
         early = of.make(Order(count=1)).error if delayed else "unknown"
         if delayed:
             at.lab.set_sysctl(stack, REUSE_DELAY, delayed[REUSE_DELAY])
@@ -79,12 +83,12 @@ def churn_with_reuse(at: Scenery) -> Finding:
         of.settle()
         after = _counters(at)
     return {
-        "time_waits": before,
+        "time_waits": before["tw"],
         "too_early": early,
         "again": len(again.ports),
         "error": again.error,
         "time_waits_again": after["tw"],
-        "TWRecycled": after["TcpExtTWRecycled"],
+        "TWRecycled": after["TcpExtTWRecycled"] - before["TcpExtTWRecycled"],
     }
 
 
@@ -111,8 +115,8 @@ def reuse_a_port(at: Scenery, *, lose_last_ack: bool) -> Finding:
     client, server = exchange(stage)
     port = client.port
     if lose_last_ack:
-        stage.rules("drop client→server ACK after server FIN")
-    end_in_turn(at, client, server)
+        stage.rules(LAST_ACK_LOST)
+    close_in_turn(stage, client, server)
     wanted = TcpState.LAST_ACK if lose_last_ack else TcpState.CLOSE
     found = stage.state(Side.SERVER)
     if found is not wanted or stage.state(Side.CLIENT) is not TcpState.TIME_WAIT:
@@ -123,7 +127,7 @@ def reuse_a_port(at: Scenery, *, lose_last_ack: bool) -> Finding:
     first = len(_crossings(stage))
     again = stage.endpoint(Side.CLIENT)
     again.connect(stage.address(Side.SERVER), SERVER_PORT)
-    stage.play(for_s=_PLAY_S, until=lambda: stage.state(Side.CLIENT) is TcpState.ESTABLISHED)
+    come_to(stage, Side.CLIENT, TcpState.ESTABLISHED)
     stage.play()
     stage.accept(listener)
     crossings = _crossings(stage)[first:]
@@ -145,14 +149,13 @@ def close_with_full_buckets(at: Scenery) -> Finding:
     """Close on the client; see what the server's FIN is answered with, and the server's call."""
     stage = at.stage
     client, server = exchange(stage)
-    end(at, client)
-    waiting = {TcpState.FIN_WAIT2, TcpState.CLOSE}
-    stage.play(for_s=_PLAY_S, until=lambda: stage.state(Side.CLIENT) in waiting)
+    client.close()
+    come_to(stage, Side.CLIENT, TcpState.FIN_WAIT2, TcpState.CLOSE)
     server.receive()
     left = stage.state(Side.CLIENT).name
     first = len(_crossings(stage))
     server.shutdown()
-    stage.play(for_s=_PLAY_S, until=lambda: len(_crossings(stage)) > first + 1)
+    wait_to(stage, lambda: len(_crossings(stage)) > first + 1, "an answer to the server's FIN")
     answer = _crossings(stage)[-1]
     if answer.origin is not Side.CLIENT:
         raise SetUpError("the server's FIN was not answered")
@@ -171,9 +174,14 @@ def leave_in_mid_sentence(at: Scenery, *, reset: bool) -> Finding:
     stage = at.stage
     client, server = stage.connection()
     sent = client.send(bytes(SENT_BYTES)).value or 0
-    end(at, client, reset=reset)
-    stage.play(for_s=_PLAY_S, until=lambda: stage.state(Side.SERVER) in _PEER_LEFT)
+    leave = client.reset if reset else client.close
+    leave()
+    come_to(stage, Side.SERVER, TcpState.CLOSE_WAIT, TcpState.CLOSE)
     stage.play()
+    if reset:
+        _mark_last(stage, Side.CLIENT, "RST", "what was still unsent is thrown away with this")
+    else:
+        _mark_last(stage, Side.CLIENT, "FIN", f"comes after all {sent:,} bytes")
     read = 0
     while data := (outcome := server.receive()).data:
         read += len(data)
@@ -187,16 +195,29 @@ def leave_in_mid_sentence(at: Scenery, *, reset: bool) -> Finding:
     }
 
 
-_PEER_LEFT = {TcpState.CLOSE_WAIT, TcpState.CLOSE}
+def restart_a_server(at: Scenery, *, reset: bool) -> Finding:
+    """Bind to the port that the server's own TIME_WAIT is on, without SO_REUSEADDR and with it.
 
-
-def restart_a_server(at: Scenery) -> Finding:
-    """Bind to the port that the server's own TIME_WAIT is on, without SO_REUSEADDR and with it."""
+    Where the server left by RST there is no TIME_WAIT, and the second bind() is not tried.
+    """
     stage = at.stage
     client, server = exchange(stage)
-    end_in_turn(at, server, client)
+    if reset:
+        server.reset()
+        come_to(stage, Side.CLIENT, TcpState.CLOSE)
+        client.close()
+        _mark_last(stage, Side.SERVER, "RST", "leaves no TIME_WAIT on the server's port")
+    else:
+        close_each(stage, server, client)
+        _mark_last(stage, Side.SERVER, "FIN", "leaves TIME_WAIT on the server's port")
+    left = stage.counters(Side.SERVER)["sockstat_tw"]
+    if left != (not reset):
+        raise SetUpError(f"the server is left with {left} TIME_WAITs")
+    wait_to(stage, lambda: not _listens(stage), "the first listener to be gone")
     address = stage.address(Side.SERVER)
     without = stage.endpoint(Side.SERVER).bind(address, SERVER_PORT)
+    if reset:
+        return {"without": without.error, "time_waits": left}
     listener = _reusing(stage, Side.SERVER)
     bound = listener.bind(address, SERVER_PORT)
     listening = listener.listen()
@@ -207,6 +228,11 @@ def restart_a_server(at: Scenery) -> Finding:
     }
 
 
+def _listens(stage: Stage) -> bool:
+    """Return whether the server has a listener: its close is late where a copy is still held."""
+    return TcpState.LISTEN in stage.sockets(Side.SERVER)["state"]
+
+
 def connect_again(at: Scenery) -> Finding:
     """Bind a client to the port of its TIME_WAIT, and connect to the same server."""
     stage = at.stage
@@ -214,9 +240,13 @@ def connect_again(at: Scenery) -> Finding:
     client = _reusing(stage, Side.CLIENT)
     client.bind(stage.address(Side.CLIENT), CLIENT_PORT)
     client.connect(stage.address(Side.SERVER), SERVER_PORT)
+    come_to(stage, Side.SERVER, TcpState.ESTABLISHED)
     stage.play()
-    end_in_turn(at, client, stage.accept(listener))
+    close_each(stage, client, stage.accept(listener))
     before = stage.counters(Side.CLIENT)["sockstat_tw"]
+    if not before:
+        raise SetUpError("the client is left with no TIME_WAIT")
+    _mark_last(stage, Side.CLIENT, "FIN", "leaves the TIME_WAIT of this four-tuple")
     without = stage.endpoint(Side.CLIENT).bind(stage.address(Side.CLIENT), CLIENT_PORT)
     again = _reusing(stage, Side.CLIENT)
     bound = again.bind(stage.address(Side.CLIENT), CLIENT_PORT)
@@ -241,6 +271,15 @@ def _reusing(stage: Stage, side: Side) -> Endpoint:
     endpoint = stage.endpoint(side)
     endpoint.set(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return endpoint
+
+
+def _mark_last(stage: Stage, side: Side, flag: str, text: str) -> None:
+    """Mark the last packet of a side that has this flag."""
+    sent = [each for each in _crossings(stage) if each.origin is side]
+    flagged = [each for each in sent if flag in each.segment.label]
+    if not flagged:
+        raise SetUpError(f"the {side} sent no {flag}")
+    stage.mark(flagged[-1], text)
 
 
 def _crossings(stage: Stage) -> tuple[Crossing, ...]:

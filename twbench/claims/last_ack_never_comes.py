@@ -3,7 +3,7 @@
 Source: article 2, section 3, question 2; article 1, fourth occasion for RST; RFC 9293 section
 3.8.3; tcp_write_timeout and tcp_orphan_retries.
 Expected, from the article: LAST_ACK all the while, a limited number of FINs, and at last a RST.
-Measured on Linux 6.18: 107 s (25% either way: the timer wheel, and the round trip), and no RST.
+Measured on Linux 6.18: 10 FINs, no RST, and the end after 107 s, a time that no article names.
 Refuted by: a side that gives up in silence.
 """
 
@@ -48,6 +48,7 @@ def _play(at: Scenery, *, closes: bool = True) -> Finding:
     require_hits(stage)
     first_fin = copies(stage, Side.SERVER, Kind.FIN)[0]
     gone_s = play_until_gone(stage, Side.SERVER, since=first_fin, within_s=_WITHIN_S)
+    stage.film.remark(first_fin, "the FIN whose acknowledgement the server waits for")
     stage.pause("the server knows the connection no more", for_s=1.0)
     return {
         **timetable(stage, Side.SERVER, Kind.FIN),
@@ -81,13 +82,10 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
     limits = (default, three, held)
     reset, acked = findings["keep-alive"], findings["ack-comes"]
     resets = sum(each["resets"] for each in limits)
-    least_s, most_s = (
-        expected["gives_up_s"] * (1 + way * expected["slack_part"]) for way in (-1, 1)
-    )
     return weigh(
         f"{_told(default)} ({listed(default['sent_s'])} s); with tcp_orphan_retries=3"
         f" {_told(three)}; with the descriptor still open and tcp_retries2=3 {_told(held)}, and"
-        f" there the application's send() failed with {held['application'][-1]}",
+        f" there the application's send() gave {held['application'][-1]}",
         claimed=(
             Check(
                 text=f"each of the three sides that gave up sent a RST: {resets} in all",
@@ -98,15 +96,15 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
                 holds=all(each["states"][-2:] == ["LAST_ACK", "CLOSED"] for each in limits),
             ),
             Check(
-                text=f"it ended by itself after {default['gone_s']:.1f} s"
-                f" ({least_s:.0f} to {most_s:.0f} s were expected)",
-                holds=least_s <= default["gone_s"] <= most_s,
+                text="it sent its FIN again a limited number of times:"
+                f" {', '.join(str(len(each['sent_s']) - 1) for each in limits)}",
+                holds=all(len(each["sent_s"]) - 1 >= expected["fins_again"] for each in limits),
             ),
         ),
         controls=(
             Check(
                 text=f"fewer tcp_orphan_retries end it sooner: {three['gone_s']:.1f} s",
-                holds=three["gone_s"] < default["gone_s"] / 2,
+                holds=three["gone_s"] < default["gone_s"] * expected["sooner_share"],
             ),
             Check(
                 text="an acknowledged FIN ends LAST_ACK without a time-out",
@@ -136,7 +134,7 @@ CLAIM = Claim(
         "RFC 9293 section 3.8.3",
         "tcp_write_timeout, tcp_orphan_retries",
     ),
-    expected={"resets": 1, "gives_up_s": 107, "slack_part": 0.25},
+    expected={"resets": 1, "fins_again": 1, "sooner_share": 0.5},
     refuted_by="a side that gives up and sends no RST",
     scenes=(
         Scene(

@@ -71,14 +71,15 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
     never, closed, heard = findings["never-had-one"], findings["closed"], findings["nothing-lost"]
     without = (destroyed, never)
     read, written, again = destroyed["application"]
+    answers = " or ".join(dict.fromkeys(each["answer"] for each in without))
+    orphaned = "; one that had called close() heard nothing" if closed["orphan"] else ""
     return weigh(
-        f"the FIN came again and TIME_WAIT answered {kept['answer']}; without TIME_WAIT the answer"
-        f" was {destroyed['answer']}. The passive application's recv() hid that ({read}), its"
-        f" send() failed with {written}, the next with {again}; one that had called close() heard"
-        " nothing",
+        f"with the last ACK lost the FIN came again {_often(kept)}, and TIME_WAIT"
+        f" answered {kept['answer']}; without TIME_WAIT the answer was {answers}. The passive"
+        f" application's recv() then gave {read}, its send() {written}, the next {again}{orphaned}",
         claimed=(
             Check(
-                text=f"the FIN came again ({kept['fins_again']} times) when the ACK was lost, and"
+                text=f"the FIN came again {_often(kept)} when the ACK was lost, and"
                 f" TIME_WAIT answered {kept['answer']}",
                 holds=kept["fins_again"] >= expected["fins_again"] and kept["answer"] == "ACK",
             ),
@@ -112,6 +113,11 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
             ),
         ),
     )
+
+
+def _often(finding: Finding) -> str:
+    times = finding["fins_again"]
+    return "once" if times == 1 else f"{times} times"
 
 
 CLAIM = Claim(

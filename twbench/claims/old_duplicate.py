@@ -11,34 +11,41 @@ The article has the stray reach the client. Here it reaches the server, since on
 connects can choose its ISN (TCP_REPAIR); the code that receives is the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from twbench.claims.claim import Check, Claim, Expected, Finding, Findings, Judgement, Scene, weigh
-from twbench.claims.common import destroy_time_wait
+from twbench.claims.common import close_each, come_to, destroy_time_wait
 from twbench.claims.stray import Plot, play, runs, wrong_bytes
 from twbench.model.states import Side, TcpState
-from twbench.trace.scripts import close_in_turn, play_to
 from twbench.wire.endpoint import Endpoint
 from twbench.wire.stage import Stage
 
 NO_RST = "drop RST"
 """A FIN that a busy machine has sent twice brings a RST at last, which ends TIME_WAIT."""
 
+_GUARDS = {
+    "time-wait-kept": "a TIME_WAIT at the client",
+    "time-wait-at-the-server": "a TIME_WAIT at the server",
+    "timestamps": "timestamps without a TIME_WAIT",
+    "isn-clock": "the natural ISN without a TIME_WAIT",
+    "not-the-next": "a stray that is not the very next segment",
+    "defaults": "the kernel's defaults without a TIME_WAIT",
+}
+"""What may keep the stream clean, by the scene that has it."""
 _NO_TIMESTAMPS = {"net.ipv4.tcp_timestamps": "0"}
 
 
 def _reset(stage: Stage, client: Endpoint, server: Endpoint) -> None:
     client.reset()
-    play_to(stage, Side.SERVER, TcpState.CLOSE)
+    come_to(stage, Side.SERVER, TcpState.CLOSE)
     server.receive()
     server.close()
 
 
 def _in_turn(stage: Stage, first: Endpoint, second: Endpoint) -> None:
     stage.rules(NO_RST)
-    close_in_turn(stage, first, second)
-    play_to(stage, second.side, TcpState.CLOSE)
+    close_each(stage, first, second)
     stage.rules()
 
 
@@ -58,12 +65,13 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
     wrong = wrong_bytes(bare)
     first = int(expected["wrong_from_byte"])
     as_told = list(range(first, first + int(expected["wrong_bytes"])))
+    guards = {each: wrong_bytes(findings[name]) for name, each in _GUARDS.items()}
+    kept_clean = _listed([each for each, taken in guards.items() if not taken])
+    let_through = _listed([each for each, taken in guards.items() if taken])
     return weigh(
         f"with every guard off the client sent {runs(bare['sent'])}, the server read"
-        f" {runs(bare['read'])}: {len(wrong)} bytes are the earlier connection's, and no call"
-        " failed. A TIME_WAIT at the client prevents it, one at the server does not; timestamps or"
-        " the ISN's clock, both on by default, prevent it without any, and so does a stray that is"
-        " not the very next segment",
+        f" {runs(bare['read'])}: {len(wrong)} bytes are wrong, and {len(bare['failed_calls'])}"
+        f" calls failed. What kept the stream clean: {kept_clean}; what did not: {let_through}",
         claimed=(
             Check(
                 text=f"without TIME_WAIT, {len(wrong)} bytes of what the server read, from byte"
@@ -109,6 +117,10 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
             ),
         ),
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words) or "nothing"
 
 
 def _counted(finding: Finding, counter: str, times: float) -> Check:

@@ -19,6 +19,7 @@ from twbench.claims.claim import (
     SetUpError,
     weigh,
 )
+from twbench.claims.common import EACH_FIN_ONCE, wait_to
 from twbench.claims.scenery import Scenery
 from twbench.model.endings import ENDINGS
 from twbench.model.states import Side, TcpState
@@ -29,21 +30,16 @@ from twbench.wire.stage import Stage
 IN_TURN = ("client-fin", "server-fin", "client-half-close", "server-half-close")
 CROSSING = "simultaneous"
 RESETS = ("client-rst", "server-rst", "server-unread")
-EACH_FIN_ONCE = (
-    "drop client→server FIN after client FIN",
-    "drop server→client FIN after server FIN",
-)
-"""Where a slow wire makes a host send its FIN again, the answer to it could end TIME_WAIT."""
 _ENDED = {TcpState.TIME_WAIT, TcpState.CLOSE}
-_ENDS_WITHIN_S = 10.0
 
 
 def _play(at: Scenery, ending: str) -> Finding:
     stage = at.stage
     SCRIPTS[ending](stage)
-    stage.play(
-        for_s=_ENDS_WITHIN_S,
-        until=lambda: {end.state for end in stage.look().values()} <= _ENDED,
+    wait_to(
+        stage,
+        lambda: {end.state for end in stage.look().values()} <= _ENDED,
+        "both ends to be in TIME_WAIT or CLOSED",
     )
     stage.pause("both applications are done: who waits now?")
     ladder = stage.ladder("", "")
@@ -94,6 +90,13 @@ def _told(name: str, finding: Finding) -> str:
     )
 
 
+def _who(findings: Iterable[Finding]) -> str:
+    """Return who held TIME_WAIT in any of these: "both sides", "the client" or "nobody"."""
+    holders = {side for each in findings for side in Side if each["time_waits"][side]}
+    sides = " and ".join(f"the {side}" for side in Side if side in holders)
+    return "both sides" if holders == set(Side) else sides or "nobody"
+
+
 def _judge(findings: Findings, expected: Expected) -> Judgement:
     first, second = expected["time_waits_of_first"], expected["time_waits_of_second"]
 
@@ -110,11 +113,12 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
     each = expected["time_waits_of_each_when_crossing"]
     crossing = checks([CROSSING], first=each, second=each)
     after_reset = expected["time_waits_after_reset"]
+    resets = checks(RESETS, first=after_reset, second=after_reset)
     right = sum(check.holds for check in in_turn)
-    both = "both sides, whoever closed first," if crossing[0].holds else "not both sides"
     return weigh(
         f"in {right} of {len(in_turn)} closes in turn the side that closed first held TIME_WAIT,"
-        f" and it alone; when the FINs crossed, {both} held it; after a RST nobody did",
+        f" and it alone; when the FINs crossed, {_who([findings[CROSSING]])} held it; after a RST"
+        f" {_who(findings[name] for name in RESETS)} did",
         claimed=(
             Check(
                 text="closed in turn, the first to close has TIME_WAIT, and no other",
@@ -123,7 +127,7 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
             *in_turn,
         ),
         caveats=crossing,
-        controls=checks(RESETS, first=after_reset, second=after_reset),
+        controls=resets,
     )
 
 

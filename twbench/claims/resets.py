@@ -8,9 +8,17 @@ import socket
 from types import MappingProxyType
 
 from twbench.claims.claim import Finding
-from twbench.claims.common import LAST_ACK_LOST, copies, frames, play_until_gone, require_hits
+from twbench.claims.common import (
+    LAST_ACK_LOST,
+    come_to,
+    copies,
+    frames,
+    play_until_gone,
+    require_hits,
+    unacknowledged_bytes,
+    wait_to,
+)
 from twbench.claims.scenery import Scenery
-from twbench.claims.stray import unacknowledged_bytes
 from twbench.model.states import Side, TcpState
 from twbench.trace.scripts import REQUEST, ask, exchange, holder_of
 from twbench.wire.endpoint import Endpoint, Outcome
@@ -55,6 +63,7 @@ def knock(at: Scenery, *, listens: bool) -> Finding:
     stage = at.stage
     if listens:
         client, _ = _calm(stage)
+        stage.film.remark(copies(stage, Side.SERVER, Kind.SYN_ACK)[0], "somebody listens: no RST")
         return _told(stage, "", client.receive())
     client = stage.endpoint(Side.CLIENT)
     client.connect(stage.address(Side.SERVER), SERVER_PORT)
@@ -76,8 +85,8 @@ def kill(at: Scenery, *, unread: bool) -> Finding:
     if unread:
         return _told(stage, "the process died with data unread", heard, resets_at_once=at_once)
     client.send(REQUEST)
-    stage.play(for_s=_WITHIN_S, until=lambda: stage.state(Side.CLIENT) is TcpState.CLOSE)
-    stage.film.remark(frames(stage, Side.SERVER, Kind.FIN)[0], "of the dead process: FIN, no RST")
+    come_to(stage, Side.CLIENT, TcpState.CLOSE)
+    stage.film.remark(copies(stage, Side.SERVER, Kind.FIN)[0], "of the dead process: FIN, no RST")
     return _told(stage, "nobody is left to read this data", heard, resets_at_once=at_once)
 
 
@@ -101,9 +110,10 @@ def cut(at: Scenery) -> Finding:
     stage.unplug(Side.SERVER)
     before = len(frames(stage, Side.CLIENT, Kind.DATA))
     client.send(REQUEST)
-    stage.play(
-        for_s=_WITHIN_S,
-        until=lambda: len(frames(stage, Side.CLIENT, Kind.DATA)) >= before + INTO_THE_CUT_CABLE,
+    wait_to(
+        stage,
+        lambda: len(frames(stage, Side.CLIENT, Kind.DATA)) >= before + INTO_THE_CUT_CABLE,
+        "data to be sent again",
     )
     heard, sent = client.receive(), len(frames(stage, Side.CLIENT, Kind.DATA)) - before
     stage.plug_in(Side.SERVER)
@@ -150,8 +160,11 @@ def lose_acks(at: Scenery, *, rule: str, user_timeout_ms: int = 0) -> Finding:
         client.set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
     stage.rules(rule)
     client.send(REQUEST)
-    stage.play(
-        for_s=_WITHIN_S, until=lambda: client.is_readable or not unacknowledged_bytes(client)
+    wait_to(
+        stage,
+        lambda: client.is_readable or not unacknowledged_bytes(client),
+        "an acknowledgement, or the client to give up",
+        _WITHIN_S,
     )
     first, *again = copies(stage, Side.CLIENT, Kind.DATA)
     require_hits(stage)
@@ -179,10 +192,10 @@ def lose_last_acks(at: Scenery) -> Finding:
     client, server = _calm(stage)
     stage.rules(LAST_ACK_LOST)
     client.close()
-    stage.play(for_s=_WITHIN_S, until=lambda: stage.state(Side.CLIENT) is TcpState.FIN_WAIT2)
+    come_to(stage, Side.CLIENT, TcpState.FIN_WAIT2)
     server.receive()
     server.close()
-    stage.play(for_s=_WITHIN_S, until=lambda: bool(frames(stage, Side.SERVER, Kind.FIN)))
+    wait_to(stage, lambda: bool(frames(stage, Side.SERVER, Kind.FIN)), "the server's FIN")
     first = copies(stage, Side.SERVER, Kind.FIN)[0]
     gave_up_s = play_until_gone(stage, Side.SERVER, since=first, within_s=_WITHIN_S)
     require_hits(stage)
@@ -198,7 +211,7 @@ def lose_third_acks(at: Scenery) -> Finding:
     stage.rules(THIRD_ACK_LOST)
     client = stage.endpoint(Side.CLIENT)
     client.connect(stage.address(Side.SERVER), SERVER_PORT)
-    stage.play(for_s=_WITHIN_S, until=lambda: stage.state(Side.CLIENT) is TcpState.ESTABLISHED)
+    come_to(stage, Side.CLIENT, TcpState.ESTABLISHED)
     first = copies(stage, Side.SERVER, Kind.SYN_ACK)[0]
     gave_up_s = play_until_gone(stage, Side.SERVER, since=first, within_s=_WITHIN_S)
     require_hits(stage)
@@ -227,13 +240,19 @@ def keep_alive(at: Scenery, *, answered: bool) -> Finding:
         server.set(socket.IPPROTO_TCP, option, value)
     server.set(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     stage.note("the server's socket has SO_KEEPALIVE from here on")
-    stage.play(
-        for_s=_WITHIN_S,
-        until=lambda: client.is_readable or (answered and _probes(stage) >= PROBES),
+    wait_to(
+        stage,
+        lambda: (
+            stage.state(Side.SERVER) is TcpState.CLOSE or (answered and _probes(stage) >= PROBES)
+        ),
+        "keep-alive to give up, or to be answered",
+        _WITHIN_S,
     )
     stage.play()
     require_hits(stage)
     probes = _probes(stage)
+    if answered:
+        stage.film.remark(frames(stage, Side.CLIENT, Kind.ACK)[-1], "answers a keep-alive probe")
     heard = [client.receive(), server.receive()]
     return _told(stage, "no probe was answered: keep-alive resets", *heard, probes=probes)
 
@@ -241,16 +260,17 @@ def keep_alive(at: Scenery, *, answered: bool) -> Finding:
 def _calm(stage: Stage) -> tuple[Endpoint, Endpoint]:
     """Exchange request and answer until all is acknowledged, so that nobody has more to say."""
     client, server = exchange(stage)
-    stage.play(
-        for_s=_WITHIN_S,
-        until=lambda: not unacknowledged_bytes(client) and not unacknowledged_bytes(server),
+    wait_to(
+        stage,
+        lambda: not unacknowledged_bytes(client) and not unacknowledged_bytes(server),
+        "both ends to know that all has arrived",
     )
     stage.play()
     return client, server
 
 
 def _hear(stage: Stage, reader: Endpoint) -> None:
-    """Play until `reader` has something to receive, and to the end."""
+    """Play until `reader` has something to receive, and to the end; having nothing tells, too."""
     stage.play(for_s=_WITHIN_S, until=lambda: reader.is_readable)
     stage.play()
 

@@ -5,15 +5,13 @@ sent again. That connection ends, the next one sends a, b, c, d and e, and amid 
 Nothing is forged: it is the segment that the client's own kernel sent.
 """
 
-import fcntl
 import itertools
-import struct
-import termios
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from socket import IPPROTO_TCP, SO_REUSEADDR, SOL_SOCKET, TCP_NODELAY
 
 from twbench.claims.claim import Finding, NotHereError, SetUpError
+from twbench.claims.common import come_to, unacknowledged_bytes, wait_to
 from twbench.claims.scenery import Scenery
 from twbench.model.states import Side, TcpState
 from twbench.wire.endpoint import Endpoint
@@ -36,8 +34,6 @@ _ANSWERS = {
     ("RST", False): "there is no such connection any more",
 }
 """What the server's answer to the stray says, by its flags and whether the stray was taken."""
-_WITHIN_S = 30.0
-"""Far more than any retransmission here takes, even on a busy machine."""
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
 _TCP_SEND_QUEUE = 2
 _SEQUENCES = 1 << 32
@@ -68,7 +64,7 @@ def play(at: Scenery, plot: Plot) -> Finding:
     stage = at.stage
     listener = stage.listener()
     client, _ = _knock(stage, plot.isn)
-    server = _let_in(stage, client, listener)
+    server = _let_in(stage, listener)
     stray = _lose_one(stage, client, server)
     plot.ending(stage, client, server)
     _require_time_wait(stage, plot.time_wait)
@@ -79,7 +75,7 @@ def play(at: Scenery, plot: Plot) -> Finding:
             raise SetUpError(f"the next connection is refused, {refused}, and no TIME_WAIT is why")
         stage.pause("the port is still taken: the client uses another")
         client, _ = _knock(stage, plot.isn, port=0)
-    server = _let_in(stage, client, listener)
+    server = _let_in(stage, listener)
     sent = b"".join(_say(stage, client, letter) for letter in plot.before)
     server_before = stage.counters(Side.SERVER)
     turned_up, answer = _turn_up(stage, stray)
@@ -128,9 +124,9 @@ def _choose_isn(client: Endpoint, isn: int) -> None:
     client.set(IPPROTO_TCP, _TCP_REPAIR, 0)
 
 
-def _let_in(stage: Stage, client: Endpoint, listener: Endpoint) -> Endpoint:
+def _let_in(stage: Stage, listener: Endpoint) -> Endpoint:
     """Play until the connection stands, and return the server's end."""
-    stage.play(for_s=_WITHIN_S, until=lambda: client.info()["state"] == TcpState.ESTABLISHED)
+    come_to(stage, Side.CLIENT, TcpState.ESTABLISHED)
     stage.play()
     return stage.accept(listener)
 
@@ -139,16 +135,9 @@ def _say(stage: Stage, client: Endpoint, letter: str) -> bytes:
     """Send one segment of this letter, play until it is acknowledged, and return it."""
     data = letter.encode() * SIZES[letter.lower()]
     client.send(data)
-    if not stage.play(for_s=_WITHIN_S, until=lambda: not unacknowledged_bytes(client)):
-        raise SetUpError(f"segment {letter} was not acknowledged in {_WITHIN_S:g} s")
+    wait_to(stage, lambda: not unacknowledged_bytes(client), f"the ACK of segment {letter}")
     stage.play()
     return data
-
-
-def unacknowledged_bytes(end: Endpoint) -> int:
-    """Return how much of what was sent, or is still to be sent, is not acknowledged (SIOCOUTQ)."""
-    (count,) = struct.unpack("@i", fcntl.ioctl(end.socket, termios.TIOCOUTQ, bytes(4)))
-    return int(count)
 
 
 def _lose_one(stage: Stage, client: Endpoint, server: Endpoint) -> Waiting:

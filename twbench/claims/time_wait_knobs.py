@@ -1,11 +1,13 @@
 """tcp_tw_reuse, tcp_max_tw_buckets, SO_LINGER 0 and SO_REUSEADDR are the cure for many TIME_WAITs.
 
-Source: article 1 ("usually where the kernel's parameters were not tuned"); ip-sysctl; socket(7).
+Source: article 1 ("usually where the kernel's parameters were not tuned"); it names no knob, these
+are the ones that are often named; ip-sysctl; socket(7).
 Expected: each takes something of TIME_WAIT away, and each costs something: the SYN from a port that
 is reused while the peer is in LAST_ACK is not taken until a RST has ended that; without a bucket
 the peer's FIN is answered by RST; a linger time of 0 throws unsent data away; SO_REUSEADDR ends
 the TIME_WAIT of the same four-tuple at once.
-Refuted by: as many TIME_WAITs, and as few ports, with each of them as without.
+Refuted by: more TIME_WAITs than tcp_max_tw_buckets allows, or any of connections with a linger time
+of 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,10 +42,11 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
     ports = int(expected["ports"])
     return weigh(
         f"of {default['time_waits']} TIME_WAITs tcp_max_tw_buckets = {BUCKETS} left"
-        f" {buckets['time_waits']} and SO_LINGER 0 {linger['time_waits']}; tcp_tw_reuse = 1 ends"
-        f" none sooner, but gives the port back after a second. The price: {lost['resets']} RST and"
-        f" {lost['syns']} SYNs where the last ACK was lost, {findings['no-bucket']['answer']} to a"
-        f" peer's FIN, {loss:,} bytes thrown away",
+        f" {buckets['time_waits']}, SO_LINGER 0 left {linger['time_waits']}; tcp_tw_reuse = 1 left"
+        f" {reuse['time_waits_again']} of {reuse['time_waits']} and gave {reuse['again']} ports"
+        f" back after {scenes.PATIENCE_S} s. With it a port whose last ACK was lost took"
+        f" {lost['resets']} RST and {lost['syns']} SYNs; without a bucket a peer's FIN got"
+        f" {findings['no-bucket']['answer']}; SO_LINGER 0 threw {loss:,} bytes away",
         claimed=(
             Check(
                 text=f"tcp_max_tw_buckets = {BUCKETS} left {buckets['time_waits']} of {ports}"
@@ -129,6 +132,7 @@ def _controls(findings: Findings, ports: int) -> tuple[Check, ...]:
     default, off = findings["defaults"], findings["tw-reuse-0"]
     in_time, bucket = findings["reuse-after-last-ack"], findings["a-bucket"]
     sent, plain = findings["close-unsent"], findings["same-four-tuple-no-timestamps"]
+    free = findings["server-restart-after-reset"]
     return (
         Check(
             text=f"with the defaults {default['connections']} connections left"
@@ -152,11 +156,21 @@ def _controls(findings: Findings, ports: int) -> tuple[Check, ...]:
             holds=sent["read_bytes"] == sent["sent_bytes"],
         ),
         Check(
+            text="without TIME_WAIT, after a RST, a server can bind to its port without"
+            f" SO_REUSEADDR too{_but(free['without'])}",
+            holds=not free["without"] and not free["time_waits"],
+        ),
+        Check(
             text="the same four-tuple without timestamps, which tell old segments from new:"
             f" {plain['connect']}",
             holds=plain["connect"] == "EADDRNOTAVAIL" and plain["time_waits_again"] == 1,
         ),
     )
+
+
+def _but(error: str) -> str:
+    """Return what speaks against it, as the end of a sentence."""
+    return f": {error}" if error else ""
 
 
 def _scene(
@@ -190,11 +204,12 @@ CLAIM = Claim(
     " and SO_REUSEADDR are the cure",
     sources=(
         "article 1, the question after the states: 'usually where no kernel parameter was tuned'",
+        "often said of these knobs: the articles name none",
         "Linux: Documentation/networking/ip-sysctl.rst; socket(7)",
         "Linux: tcp_twsk_unique, tcp_time_wait, inet_twsk_alloc, tcp_close, inet_csk_get_port",
     ),
     expected={"ports": PORTS, "buckets": BUCKETS},
-    refuted_by="as many TIME_WAITs, and as few ports, with each knob as without",
+    refuted_by="more TIME_WAITs than tcp_max_tw_buckets allows, or any after SO_LINGER 0",
     scenes=(
         _churn("defaults", "the defaults", scenes.churn),
         _churn("tw-reuse-0", "tcp_tw_reuse = 0", _AFTER_A_WAIT, tcp_tw_reuse="0"),
@@ -253,7 +268,12 @@ CLAIM = Claim(
         _scene(
             "server-restart",
             "the server closes first, and then binds to its port again",
-            scenes.restart_a_server,
+            partial(scenes.restart_a_server, reset=False),
+        ),
+        _scene(
+            "server-restart-after-reset",
+            "the server leaves by RST, and then binds to its port again",
+            partial(scenes.restart_a_server, reset=True),
         ),
         _scene(
             "same-four-tuple",

@@ -3,8 +3,8 @@
 Source: article 2, section 3, question 4; RFC 9293 section 3.10.7.4; RFC 1337;
 tcp_timewait_state_process() in net/ipv4/tcp_minisocks.c.
 Expected: when TIME_WAIT has lasted a while, a FIN sets its timer to 60 s again, as any other
-segment with an ACK does; a SYN or FIN without ACK leaves it, and so do a RST out of place and no
-packet at all. A RST in place ends TIME_WAIT, unless tcp_rfc1337 = 1.
+segment with ACK and without RST does; a SYN or FIN without ACK leaves it, and so do a RST out of
+place and no packet at all. A RST in place ends TIME_WAIT, unless tcp_rfc1337 = 1.
 Refuted by: a retransmitted FIN that leaves the timer as it was.
 """
 
@@ -23,6 +23,7 @@ from twbench.claims.claim import (
     SetUpError,
     weigh,
 )
+from twbench.claims.common import EACH_FIN_ONCE
 from twbench.claims.scenery import Scenery
 from twbench.model.states import Side, TcpState
 from twbench.trace.scripts import ANSWER, close_in_turn, exchange
@@ -32,15 +33,10 @@ from twbench.wire.stage import Stage
 
 RESTARTS, LEAVES, ENDS = "restarts", "leaves", "ends"
 """What a packet does to TIME_WAIT: its timer is set to 60 s again, runs on, or is gone with it."""
-LAST_ACK_LOST = "drop client→server ACK after server FIN, once"
+LAST_ACK_LOST_ONCE = "drop client→server ACK after server FIN, once"
 NEXT_FINS_LATE = "hold server→client FIN after server FIN"
 REPLIES_LOST = "drop client→server ACK"
 """The server is closed, and would answer them with a RST in the exact place."""
-EACH_FIN_ONCE = (
-    "drop client→server FIN after client FIN",
-    "drop server→client FIN after server FIN",
-)
-"""Where a slow wire makes a host send its FIN again, that would be a probe, too."""
 RFC_1337 = {"net.ipv4.tcp_rfc1337": "1"}
 
 _HELD_S = 2.5
@@ -106,6 +102,10 @@ PROBES = (
         flags=Flag.RST, behind=0, effect=ENDS, answered=False,
     ),
     Probe(
+        name="rst-with-ack", what="a RST with ACK in place",
+        flags=Flag.RST | Flag.ACK, behind=0, effect=ENDS, answered=False,
+    ),
+    Probe(
         name="fin-of-a-closed-peer", what="a FIN whose answer a closed peer resets",
         flags=_FIN, behind=1, effect=ENDS, answered=True, rules=(),
     ),
@@ -134,7 +134,7 @@ CONTROLS = (
 def _retransmitted(stage: Stage) -> Finding:
     """Lose the last ACK, and let the FIN that the server sends again arrive late."""
     ends = exchange(stage)
-    stage.rules(LAST_ACK_LOST, NEXT_FINS_LATE)
+    stage.rules(LAST_ACK_LOST_ONCE, NEXT_FINS_LATE)
     close_in_turn(stage, *ends)
     if not stage.play(for_s=_WITHIN_S, until=lambda: bool(stage.held)):
         raise SetUpError("the server did not send its FIN again")
@@ -160,6 +160,8 @@ def _probed(stage: Stage, probe: Probe) -> Finding:
 
 def _unprobed(stage: Stage) -> Finding:
     _close(stage)
+    last, _ = stage.film.segments(Side.CLIENT)[-1]
+    stage.film.remark(last, "the last ACK; no packet comes after it")
     return _measure(stage, lambda: stage.pause("no packet comes"))
 
 
@@ -265,9 +267,9 @@ def _judge(findings: Findings, expected: Expected) -> Judgement:
 
     real, unprobed = findings["retransmitted-fin"], findings["no-packet"]
     return weigh(
-        f"the timer had {real['before_s']:.2f} s left when the retransmitted FIN came, and then"
-        f" {real['after_s']:.2f} s. What else restarts it: {all_that(RESTARTS)}; what leaves it:"
-        f" {all_that(LEAVES)}; what ends TIME_WAIT: {all_that(ENDS)}",
+        f"{_told('the retransmitted FIN', real)}. Of made packets, these restart the timer:"
+        f" {all_that(RESTARTS)}; these leave it: {all_that(LEAVES)}; these end TIME_WAIT:"
+        f" {all_that(ENDS)}",
         claimed=(
             Check(
                 text=_told("the retransmitted FIN", real),
@@ -295,9 +297,10 @@ def _scene(probe: Probe) -> Scene:
 CLAIM = Claim(
     id="what-restarts-time-wait",
     sentence="a FIN that is retransmitted into TIME_WAIT restarts its 2MSL timer, as every late"
-    " segment with an ACK does; a RST in its exact place ends TIME_WAIT",
+    " segment with ACK and without RST does; a RST in its exact place ends TIME_WAIT",
     sources=(
         "article 2, section 3, question 4: 2MSL is counted anew from a retransmitted FIN",
+        "(other segments than the FIN, and RST: our addition)",
         "RFC 9293 section 3.10.7.4, TIME-WAIT state",
         "RFC 1337: TIME-WAIT assassination",
         "tcp_timewait_state_process() in net/ipv4/tcp_minisocks.c",

@@ -50,6 +50,15 @@ def test_open_load_takes_no_other_rate(twbench: Twbench, scenario: Write) -> Non
     assert done.stderr.startswith("twbench: --rate is for a closed load")
 
 
+def test_rules_that_a_run_would_refuse_are_refused_here_too(
+    twbench: Twbench, scenario: Write
+) -> None:
+    wire = '[lab]\nlink = "wire"\n[lab.wire]\nrules = ["hold FIN"]\n'
+    done = twbench("forecast", scenario(wire))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "lab.wire.rules.0: found hold alone in 'hold FIN'; allowed is" in done.stderr
+
+
 @pytest.mark.namespaces
 def test_link_that_is_the_machine_itself_is_forecast_with_its_own_settings(
     twbench: Twbench, scenario: Write

@@ -119,17 +119,33 @@ def test_wrong_rule_is_told_with_what_may_be(twbench: Twbench) -> None:
 
 
 @pytest.mark.namespaces
-def test_file_that_cannot_be_written_is_told(twbench: Twbench, tmp_path: Path) -> None:
+def test_rule_that_answers_with_no_error_is_told(twbench: Twbench) -> None:
+    done = twbench("trace", "client-fin", "--rule", "refuse SYN with icmp 8/0")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "twbench: rule 'refuse SYN with icmp 8/0': found ICMP type 8; allowed is the type of"
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_file_that_cannot_be_written_is_told_before_anything_is_played(
+    twbench: Twbench, tmp_path: Path
+) -> None:
     done = twbench("trace", "client-rst", "--save", "no/such/folder.svg")
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "twbench: --save no/such/folder.svg: No such file or directory;"
         " name a file that can be written\n"
     )
+    (tmp_path / "folder.svg").mkdir()
+    done = twbench("trace", "client-rst", "--save", "folder.svg")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("twbench: --save folder.svg: Is a directory;")
     (tmp_path / "taken").write_text("a file")
+    done = twbench("trace", "client-rst", "--save", "taken/kept.svg")
+    assert done.stderr.startswith("twbench: --save taken/kept.svg: Not a directory;")
     done = twbench("trace", "--all", "--out", "taken")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "twbench: --out: taken: File exists"
+    assert done.stderr == "twbench: --out: taken: File exists\n"
 
 
 @pytest.mark.namespaces

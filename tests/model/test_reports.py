@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twbench.model.endings import Departure
-from twbench.model.reports import Fate, FleetReport, ServerReport, WireReport
+from twbench.model.reports import FleetReport, PacketFate, ServerReport, WireReport
 
 Report = TypeVar("Report", FleetReport, ServerReport, WireReport)
 
@@ -50,7 +50,7 @@ server_reports = st.builds(
     not_accepted=counts,
     departures=departures,
 )
-fates = st.dictionaries(st.sampled_from(Fate), st.integers(1, 1 << 30)).map(Counter[str])
+fates = st.dictionaries(st.sampled_from(PacketFate), st.integers(1, 1 << 30)).map(Counter[str])
 wire_reports = st.builds(
     WireReport,
     t_ns=counts,
@@ -141,6 +141,8 @@ def test_two_reports_share_no_counter(kind: type[FleetReport] | type[ServerRepor
 
 
 def test_packets_of_both_sides_are_counted_together_by_fate() -> None:
-    report = WireReport(client=Counter({Fate.LOST: 2, Fate.SEEN: 9}), server=Counter({"lost": 3}))
-    assert report.of(Fate.LOST) == 5
-    assert report.of(Fate.LOST, Fate.SEEN, Fate.HELD) == 14
+    report = WireReport(
+        client=Counter({PacketFate.LOST: 2, PacketFate.SEEN: 9}), server=Counter({"lost": 3})
+    )
+    assert report.of(PacketFate.LOST) == 5
+    assert report.of(PacketFate.LOST, PacketFate.SEEN, PacketFate.HELD) == 14

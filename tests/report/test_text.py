@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from twbench.model.parse import build_scenario
-from twbench.model.reports import Fate
+from twbench.model.reports import PacketFate
 from twbench.record.reader import Run, read_run
 from twbench.report.partial import render_partial
 from twbench.report.text import render_audits, render_comparison, render_summary
@@ -172,9 +172,9 @@ def test_latency_that_nobody_had_is_left_out(summary: Summary) -> None:
 
 def test_packets_on_a_wire_stand_by_their_fate_and_by_rule(summary: Summary) -> None:
     assert "packets on the wire" not in text_of(render_summary(summary))
-    counts = dict.fromkeys(Fate, 0) | {Fate.SEEN: 1200, Fate.DELIVERED: 1188}
+    counts = dict.fromkeys(PacketFate, 0) | {PacketFate.SEEN: 1200, PacketFate.DELIVERED: 1188}
     summary["wire"] = {
-        "client": counts | {Fate.LOST: 12},
+        "client": counts | {PacketFate.LOST: 12},
         "server": counts,
         "rules": {"drop any, once": 1},
     }

@@ -179,6 +179,8 @@ def test_no_capture_is_kept_where_none_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_wrong_rule_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match=r"lab\.wire\.rules\.0: found 'drop nothing'"):
+    with pytest.raises(
+        ScenarioError, match=r"lab\.wire\.rules\.0: found 'nothing' in 'drop nothing'"
+    ):
         run_scenario(scenario({"rules": ["drop nothing"]}), results_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import pytest
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import ScenarioError
 from twbench.model.parse import build_scenario
-from twbench.model.reports import Fate, WireReport
+from twbench.model.reports import PacketFate, WireReport
 from twbench.model.scenario import Scenario
 from twbench.run.planning import carrier_plan, lab_plan
 from twbench.run.wiring import carried, meddling_of, own_rules
@@ -34,17 +34,19 @@ def rules(*lines: str, family: str = "ipv4") -> Scenario:
 def test_every_mistake_in_the_rules_is_told_by_its_key() -> None:
     with pytest.raises(ScenarioError) as raised:
         lab_plan(rules("drop FIN", "drop FINN", "hold FIN", "refuse SYN with icmp 8/0"))
-    told = {problem.key: problem.allowed for problem in raised.value.problems}
+    told = {problem.key: str(problem) for problem in raised.value.problems}
     assert told.keys() == {f"lab.wire.rules.{number}" for number in (1, 2, 3)}
-    assert "'FINN'; allowed is any, SYN" in told["lab.wire.rules.1"]
-    assert "until" in told["lab.wire.rules.2"]
-    assert "8 is no ICMP error of IPv4" in told["lab.wire.rules.3"]
+    directions = "client→server, server→client"
+    assert f"found 'FINN' in 'drop FINN'; allowed is {directions}, any," in told["lab.wire.rules.1"]
+    assert "found hold alone in 'hold FIN'; allowed is 'hold … until" in told["lab.wire.rules.2"]
+    assert "found ICMP type 8 in 'refuse SYN with icmp 8/0';" in told["lab.wire.rules.3"]
+    assert all(each.count("rule") == 1 for each in told.values())
 
 
 def test_icmp_of_a_rule_is_the_familys() -> None:
     lab_plan(rules("refuse SYN with icmp 3/1"))
     lab_plan(rules("refuse SYN with icmp 1/4", family="ipv6"))
-    with pytest.raises(ScenarioError, match="no ICMP error of IPv4"):
+    with pytest.raises(ScenarioError, match="an ICMP error of IPv4"):
         lab_plan(rules("refuse SYN with icmp 1/4"))
 
 
@@ -71,7 +73,9 @@ def test_only_the_ending_that_needs_it_has_fins_held(kind: str) -> None:
 def test_wire_that_only_carried_did_not_meddle() -> None:
     crossing = scenario("simultaneous")
     report = WireReport(
-        client=Counter({Fate.SEEN: 9, Fate.DELIVERED: 9, Fate.HELD: 3, Fate.STRAY: 1}),
+        client=Counter(
+            {PacketFate.SEEN: 9, PacketFate.DELIVERED: 9, PacketFate.HELD: 3, PacketFate.STRAY: 1}
+        ),
         rules=Counter(dict.fromkeys(own_rules(crossing), 3)) + Counter({"pass SYN": 2}),
     )
     assert meddling_of(report, crossing) == ""
@@ -93,5 +97,5 @@ def test_whatever_else_it_did_is_told_by_name(report: WireReport, told: str) -> 
 def test_every_fate_of_both_sides_is_in_the_summary() -> None:
     summed = carried(WireReport(client=Counter({"lost": 2}), captured=5, cpu_ns=1_500_000))
     assert summed["client"]["lost"] == 2
-    assert summed["server"] == dict.fromkeys(map(str, Fate), 0)
+    assert summed["server"] == dict.fromkeys(map(str, PacketFate), 0)
     assert (summed["captured"], summed["cpu_s"], summed["rules"]) == (5, 0.002, {})

@@ -116,7 +116,7 @@ def test_time_wait_is_counted_down_for_two_seconds(traces: Traces) -> None:
 
 
 def test_rules_that_leave_no_connection_end_the_ladder_with_the_reason() -> None:
-    trace = trace_ending(ENDINGS["client-fin"], rules=("reset SYN",))
+    trace = trace_ending(ENDINGS["client-fin"], rules=("reset SYN",), watch_s=0)
     assert trace.broken_off == "the connection did not come about: nothing to accept"
     last = trace.ladder.steps[-1]
     assert isinstance(last, Pause)
@@ -137,13 +137,55 @@ def test_rules_that_leave_no_connection_end_the_ladder_with_the_reason() -> None
     ],
 )
 def test_ending_comes_about_over_a_wire_that_loses_or_delays_packets_too(rule: str) -> None:
-    trace = trace_ending(ENDINGS["client-fin"], rules=(rule,))
+    trace = trace_ending(ENDINGS["client-fin"], rules=(rule,), watch_s=0)
     assert trace.broken_off == ""
     assert any(each.note == rule for each in trace.ladder.crossings)
     assert trace.ladder.states(Side.CLIENT)[-1] == "TIME_WAIT"
     assert trace.ladder.states(Side.SERVER)[-1] == "CLOSED"
     read = [call.result for call in trace.ladder.calls if call.text == "recv()"]
     assert read == ["32 bytes", "43 bytes", "0 bytes: end of file"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "rule", "told"),
+    [
+        ("client-fin", "drop FIN", "not over after 5 s more: client FIN_WAIT_1, server "),
+        ("client-fin", "hold FIN", "not over after 5 s more: client FIN_WAIT_1, server "),
+        ("client-rst", "drop RST", "not over after 5 s more: client CLOSED, server FIN_WAIT_1"),
+        ("client-fin", "drop client→server DATA", "the request did not come to the server in 5 s"),
+        ("server-fin", "drop server→client DATA", "the answer did not come to the client in 5 s"),
+    ],
+)
+def test_ending_that_did_not_come_about_is_told_as_broken_off(
+    ending: str, rule: str, told: str
+) -> None:
+    trace = trace_ending(ENDINGS[ending], rules=(rule,))
+    assert trace.broken_off.startswith(told)
+    last = trace.ladder.steps[-1]
+    assert isinstance(last, Pause)
+    assert last.text == trace.broken_off
+
+
+@pytest.mark.slow
+def test_time_wait_that_began_anew_is_watched_to_its_end_too() -> None:
+    again = "drop client→server ACK after server FIN, 6 times"
+    trace = trace_ending(ENDINGS["client-fin"], rules=(again,), to_the_end=True)
+    assert trace.broken_off == ""
+    ladder = trace.ladder
+    assert ladder.states(Side.CLIENT)[-2:] == ("TIME_WAIT", "CLOSED")
+    fin_s = max(s.t_s for s in ladder.crossings if s.segment.label.startswith("FIN"))
+    last = ladder.steps[-1]
+    assert isinstance(last, Pause)
+    assert last.text == "until the 2MSL timer has run out"
+    assert last.t_s - fin_s >= 59.9
+
+
+@pytest.mark.slow
+def test_end_that_does_not_come_is_told_as_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twbench.trace.trace._TO_THE_END_S", 1)
+    trace = trace_ending(ENDINGS["client-fin"], watch_s=0, to_the_end=True)
+    assert trace.broken_off == "not over after 1 s more: client TIME_WAIT, server CLOSED"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from twbench.lab.lab import Lab
 from twbench.lab.plan import LabPlan, Link
 from twbench.model.plans import CarrierPlan, CarrierStart
-from twbench.model.reports import Fate, WireReport
+from twbench.model.reports import PacketFate, WireReport
 from twbench.model.scenario import WireSpec
 
 pytestmark = pytest.mark.namespaces
@@ -137,7 +137,7 @@ def lost_of(count: int, **fields: Any) -> list[int]:  # noqa: ANN401 - of [lab.w
             numbered(sender, count)
             came = {int(data) for data in received(receiver)}
     lost = [number for number in range(count) if number not in came]
-    assert made.report.of(Fate.LOST) == len(lost)
+    assert made.report.of(PacketFate.LOST) == len(lost)
     return lost
 
 
@@ -160,8 +160,17 @@ def test_connection_takes_twice_the_delay_and_data_comes_whole(family: int) -> N
             client.shutdown(socket.SHUT_WR)
             assert file.read() == data
     report = made.report
-    assert report.client[Fate.SEEN] == report.client[Fate.DELIVERED] > 200_000 / 1500
-    assert report.of(Fate.LOST, Fate.DUPLICATED, Fate.OVERRUN, Fate.STRAY, Fate.REFUSED) == 0
+    assert report.client[PacketFate.SEEN] == report.client[PacketFate.DELIVERED] > 200_000 / 1500
+    assert (
+        report.of(
+            PacketFate.LOST,
+            PacketFate.DUPLICATED,
+            PacketFate.OVERRUN,
+            PacketFate.STRAY,
+            PacketFate.REFUSED,
+        )
+        == 0
+    )
     assert report.cpu_ns > 0
 
 
@@ -184,7 +193,7 @@ def test_full_queue_drops_the_tail() -> None:
             came = [int(data) for data in received(receiver)]
     assert came[:3] == [0, 1, 2]
     assert came == sorted(came)
-    assert made.report.client[Fate.DROPPED_BY_QUEUE] == 10 - len(came) > 0
+    assert made.report.client[PacketFate.DROPPED_BY_QUEUE] == 10 - len(came) > 0
 
 
 def test_every_packet_can_arrive_twice() -> None:
@@ -193,8 +202,8 @@ def test_every_packet_can_arrive_twice() -> None:
         with sender, receiver:
             numbered(sender, 3)
             assert received(receiver) == [b"0", b"0", b"1", b"1", b"2", b"2"]
-    assert made.report.client[Fate.DUPLICATED] == 3
-    assert made.report.client[Fate.DELIVERED] == 6
+    assert made.report.client[PacketFate.DUPLICATED] == 3
+    assert made.report.client[PacketFate.DELIVERED] == 6
 
 
 def test_packets_find_their_way_between_several_hosts() -> None:
@@ -208,7 +217,7 @@ def test_packets_find_their_way_between_several_hosts() -> None:
             assert data == b"%d" % number
             receiver.sendto(b"back", origin)
             assert sender.recv(100) == b"back"
-    assert (made.report.client[Fate.SEEN], made.report.server[Fate.SEEN]) == (3, 3)
+    assert (made.report.client[PacketFate.SEEN], made.report.server[PacketFate.SEEN]) == (3, 3)
 
 
 def test_packet_to_nobody_is_counted_and_stays_away() -> None:
@@ -216,7 +225,7 @@ def test_packet_to_nobody_is_counted_and_stays_away() -> None:
         sender.sendto(b"x", ("198.51.100.1", 9))
         sender.sendto(b"x", ("198.51.100.1", 9))
         time.sleep(QUIET_S)
-    assert made.report.client == {Fate.STRAY: 2}
+    assert made.report.client == {PacketFate.STRAY: 2}
 
 
 def test_rule_acts_on_real_packets_and_is_told_by_its_line() -> None:
@@ -228,7 +237,7 @@ def test_rule_acts_on_real_packets_and_is_told_by_its_line() -> None:
         client.close()
         accepted.close()
     assert made.report.rules == {rule: 1}
-    assert made.report.client[Fate.ANSWERED] == 1
+    assert made.report.client[PacketFate.ANSWERED] == 1
 
 
 def packets_in(capture: bytes) -> list[bytes]:
@@ -271,5 +280,5 @@ def test_carrier_says_when_it_was_too_slow() -> None:
                 sender.send(bytes(1400))
             os.kill(made.process.pid, signal.SIGCONT)
             received(receiver)
-    assert made.report.client[Fate.OVERRUN] > 0
-    assert made.report.client[Fate.OVERRUN] + made.report.client[Fate.SEEN] == 40_000
+    assert made.report.client[PacketFate.OVERRUN] > 0
+    assert made.report.client[PacketFate.OVERRUN] + made.report.client[PacketFate.SEEN] == 40_000

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twbench.model.states import Side, TcpState
 from twbench.wire.film import INTERFACES, Film
 from twbench.wire.ladder import EndState, Pause
-from twbench.wire.packet import Flag, Packet, tcp_packet, unreachable_for
+from twbench.wire.packet import Flag, Packet, echo_request, tcp_packet, unreachable_for
 from twbench.wire.pcapng import Record, encode
 
 CLIENT, SERVER = "198.18.1.1", "198.19.0.1"
@@ -60,6 +60,8 @@ def test_acknowledgement_is_told_only_where_the_flag_says_that_there_is_one() ->
 
 def test_icmp_error_is_told_by_type_and_code() -> None:
     assert str(Film().segment(unreachable_for(SYN, kind=3, code=13))) == "ICMP 3/13"
+    echo = echo_request(source="2001:2::1", destination="2001:2::2", identifier=1, sequence=1)
+    assert str(Film().segment(echo)) == "ICMPv6 128/0"
 
 
 def test_frames_are_numbered_from_one_and_keep_packet_and_time() -> None:

@@ -133,11 +133,13 @@ def test_ordinals_end_as_people_say_them(number: int, word: str) -> None:
 @pytest.mark.parametrize(
     ("line", "found", "allowed"),
     [
-        ("", "its end", "pass, drop, hold, delay, duplicate, reorder, reset, refuse"),
+        ("", "nothing", "pass, drop, hold, delay, duplicate, reorder, reset, refuse"),
+        (" , ", "nothing", "pass, drop, hold"),
         ("dropp any", "'dropp'", "pass, drop, hold"),
         ("drop", "its end", "any, SYN, SYN+ACK, ACK, DATA, FIN, RST"),
         ("drop ACKK", "'ACKK'", "any, SYN, SYN+ACK, ACK, DATA, FIN, RST"),
-        ("drop client→client SYN", "'client→client'", "any, SYN"),
+        ("drop client→client SYN", "'client→client'", "client→server, server→client, any, SYN"),
+        ("drop 2nd", "its end", "client→server, server→client, any, SYN"),
         ("drop 0th SYN", "'0th'", "1st to 1000000th"),
         ("drop any quickly", "'quickly'", "by, with, until, after, P%, once, twice, N times"),
         ("drop any; drop SYN", "'any;'", "any, SYN"),
@@ -179,6 +181,15 @@ def test_mistake_is_named_with_what_is_allowed(line: str, found: str, allowed: s
     assert message.startswith(f"rule '{line}")
     assert f": found {found}; allowed is " in message
     assert allowed in message.partition("; allowed is ")[2]
+
+
+def test_direction_that_was_read_is_not_asked_for_again() -> None:
+    with pytest.raises(RuleError) as caught:
+        Rule.parse("drop client→server")
+    assert (caught.value.found, caught.value.allowed.partition(", SYN")[0]) == (
+        "its end",
+        "allowed is any",
+    )
 
 
 def test_a_bad_rule_is_the_users_mistake_and_a_bad_value() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,18 @@ def test_port_that_cannot_be_bound_leaves_no_socket(wire_lab: WireLab) -> None:
         Port(replace(plan.wire_ports[0], interface="nowhere"), open_socket)
     assert raised.value.errno in NET_DOWN
     assert made[0].fileno() == -1
+
+
+@pytest.mark.namespaces
+def test_receive_buffer_is_as_large_as_this_user_may_have(wire_lab: WireLab) -> None:
+    """The kernel doubles what it is asked for (sk_setsockopt)."""
+    lab, plan = wire_lab
+    with lab.socket("wire", socket.AF_PACKET, socket.SOCK_RAW) as made:
+        port = Port(plan.wire_ports[0], lambda *_: made)
+        allowed = int(Path("/proc/sys/net/core/rmem_max").read_text())
+        wanted = 8 * 1024 * 1024
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * min(allowed, wanted)
+        port.close()
 
 
 @pytest.mark.namespaces

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from twbench.model.states import Side
-from twbench.wire.packet import Flag, Packet, echo_request, tcp_packet
+from twbench.wire.packet import Flag, Packet, echo_request, tcp_packet, unreachable_for
 from twbench.wire.rules import (
     Action,
     Decision,
@@ -13,6 +13,8 @@ from twbench.wire.rules import (
     Rule,
     Rulebook,
     RuleError,
+    answer_to,
+    check_icmp,
     flow_of,
     kinds_of,
 )
@@ -165,6 +167,53 @@ def test_the_same_rule_twice_counts_as_two() -> None:
     book = Rulebook(["drop SYN, once", "drop SYN, once"])
     assert touched(book, [(CLIENT, SYN)] * 3) == [0, 1]
     assert [*book.hits.values()] == [2]
+
+
+@pytest.mark.parametrize(("addresses", "icmp"), [(ADDRESSES, (3, 13)), (SIX, (1, 4))])
+def test_refused_packet_is_answered_with_the_icmp_error_of_the_rule(
+    addresses: dict[Side, str], icmp: tuple[int, int]
+) -> None:
+    syn = packet(CLIENT, SYN, addresses=addresses)
+    refuse = Decision(action=Action.REFUSE, icmp=icmp)
+    answer = answer_to(refuse, syn)
+    assert answer == unreachable_for(syn, kind=icmp[0], code=icmp[1])
+    assert answer_to(refuse, answer) is None
+    assert answer_to(refuse, packet(CLIENT, RST, addresses=addresses)) is not None
+
+
+def test_reset_packet_is_answered_with_a_reset_unless_it_is_one_or_no_tcp() -> None:
+    reset = Decision(action=Action.RESET)
+    answer = answer_to(reset, packet(CLIENT, SYN))
+    assert answer
+    assert answer.tcp
+    assert answer.tcp.flags == RST | Flag.ACK
+    assert answer_to(reset, answer) is None
+    ping = echo_request(source="198.18.1.1", destination="198.19.0.1", identifier=1, sequence=1)
+    assert answer_to(reset, ping) is None
+
+
+@pytest.mark.parametrize("action", set(Action) - {Action.RESET, Action.REFUSE})
+def test_other_actions_answer_nothing(action: Action) -> None:
+    assert answer_to(Decision(action=action), packet(CLIENT, SYN)) is None
+
+
+@pytest.mark.parametrize(
+    ("icmp", "family", "allowed"),
+    [("8/0", 4, "IPv4: 3, 4, 5, 11, 12"), ("1/4", 4, "IPv4: 3, 4"), ("128/0", 6, "IPv6: 0 to 127")],
+)
+def test_icmp_type_that_tells_no_error_is_refused(icmp: str, family: int, allowed: str) -> None:
+    line = f"refuse SYN with icmp {icmp}"
+    Rulebook([line])
+    with pytest.raises(RuleError) as caught:
+        Rulebook([line], family=family)
+    found = f"found ICMP type {icmp.partition('/')[0]}; "
+    allowed = f"allowed is the type of an ICMP error of {allowed}"
+    assert str(caught.value).startswith(f"rule '{line}': {found}{allowed}")
+
+
+@pytest.mark.parametrize(("line", "family"), [("refuse SYN with icmp 3/1", 4), ("drop SYN", 6)])
+def test_rule_without_such_a_type_is_not(line: str, family: int) -> None:
+    check_icmp(Rule.parse(line), family=family)
 
 
 def test_bad_line_is_refused_when_the_book_is_made() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twbench.model.reports import Fate
+from twbench.model.reports import PacketFate
 from twbench.model.scenario import WireSpec
 from twbench.model.states import Side
 from twbench.wire.packet import Flag, parse, tcp_packet
@@ -49,7 +49,8 @@ def out(of: Traffic, now_ns: int) -> list[tuple[Side, bytes]]:
 
 
 def counted(of: Traffic, side: Side = CLIENT) -> dict[str, int]:
-    return {fate.value: n for fate, n in of.counts[side].items() if n and fate is not Fate.SEEN}  # type: ignore[attr-defined]
+    seen: str = PacketFate.SEEN
+    return {str(fate): n for fate, n in of.counts[side].items() if n and fate != seen}
 
 
 def test_without_rules_everything_crosses_at_once_and_in_order() -> None:
@@ -59,7 +60,7 @@ def test_without_rules_everything_crosses_at_once_and_in_order() -> None:
     assert plain.next_due_ns == 5
     assert out(plain, 5) == [(CLIENT, raw) for raw in sent]
     assert plain.next_due_ns is None
-    assert plain.counts[CLIENT][Fate.SEEN] == 3
+    assert plain.counts[CLIENT][PacketFate.SEEN] == 3
     assert plain.hits == {}
 
 
@@ -162,7 +163,7 @@ def test_resets_without_ack_are_counted_over_both_versions_of_ip() -> None:
     plain.take(SERVER, v6, 0)
     plain.take(SERVER, v6[:45], 0)
     plain.take(SERVER, bytes([*v6[:6], 17, *v6[7:]]), 0)
-    assert [plain.counts[side][Fate.BARE_RESET] for side in Side] == [1, 1]
+    assert [plain.counts[side][PacketFate.BARE_RESET] for side in Side] == [1, 1]
 
 
 def test_what_chance_does_is_noted_and_counted() -> None:
@@ -211,7 +212,11 @@ def test_no_packet_goes_astray(
     # what was let go last may have taken its place on a slow line
     arrived += len(out(anything, now_ns + 7200 * SECOND))
     totals = anything.counts[CLIENT] + anything.counts[SERVER]
-    came = totals[Fate.SEEN] + totals[Fate.DUPLICATED] + totals[Fate.ANSWERED]
-    gone = totals[Fate.LOST] + totals[Fate.DROPPED_BY_RULE] + totals[Fate.DROPPED_BY_QUEUE]
+    came = totals[PacketFate.SEEN] + totals[PacketFate.DUPLICATED] + totals[PacketFate.ANSWERED]
+    gone = (
+        totals[PacketFate.LOST]
+        + totals[PacketFate.DROPPED_BY_RULE]
+        + totals[PacketFate.DROPPED_BY_QUEUE]
+    )
     assert came == arrived + gone
     assert anything.next_due_ns is None

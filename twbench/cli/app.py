@@ -20,9 +20,9 @@ app = typer.Typer(
         " server on hosts of their own, and an account of every connection."
     ),
     epilog=(
-        "Exit status: 0 done, thresholds met · 1 an experiment did not come about · 2 wrong scenario"
-        " or arguments · 3 no lab possible here · 4 a threshold was missed · 5 the audit does not balance,"
-        " or a process of the run failed · 130 a run was interrupted"
+        "Exit status: 0 done, thresholds met · 1 an experiment did not come about · 2 wrong"
+        " scenario or arguments · 3 no lab possible here · 4 a threshold was missed · 5 the audit"
+        " does not balance, or a process of the run failed · 130 a run was interrupted"
     ),
     no_args_is_help=True,
     add_completion=False,

@@ -11,6 +11,7 @@ from twbench.lab.sysctls import RECORDED_SYSCTLS, read_sysctls
 from twbench.model.errors import UsageError
 from twbench.model.parse import load_scenario
 from twbench.run.planning import port_range, predict_scenario
+from twbench.run.wiring import check_rules
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,7 @@ def forecast(
 ) -> None:
     """Print the forecast."""
     parsed = load_scenario(scenario, overrides=overrides or ())
+    check_rules(parsed.lab)
     if rate is not None and parsed.load.mode == "open":
         raise UsageError("--rate is for a closed load; an open one has load.rate_per_s or stages")
     # other links have hosts of their own, with the kernel's defaults until they are made

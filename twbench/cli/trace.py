@@ -1,6 +1,8 @@
 """`twbench trace`: how a connection ends, packet by packet, in stop-motion."""
 
 import difflib
+import errno
+import os
 import platform
 from collections.abc import Callable
 from json import dumps
@@ -41,7 +43,8 @@ def register(app: typer.Typer) -> None:
         ),
         epilog=(
             "Examples: twbench trace client-fin · twbench trace simultaneous --save crossed.svg · "
-            "twbench trace client-fin --rule 'drop client→server ACK after server FIN, once'"
+            "twbench trace client-fin --rule 'drop client→server ACK after server FIN, once'. "
+            "All rules: docs/rules.md"
         ),
     )(trace)
 
@@ -77,7 +80,7 @@ def trace(
         raise UsageError("--out goes with --all; for one ending there is --save FILE")
     known = _known(ending)
     for path in save or ():
-        _check_suffix(path)
+        _check(path)
     traced = trace_ending(known, family=_FAMILIES[family], rules=rule or (), to_the_end=to_the_end)
     if json:
         print_json(traced.ladder.as_json())
@@ -101,6 +104,8 @@ def _known(name: str) -> Ending:
 
 
 def _all(out: Path) -> None:
+    if fault := _fault_of_folder(out):
+        raise UsageError(f"--out: {out}: {fault}")
     progress = stderr()
     kernel = ".".join(platform.release().split(".")[:2])
     traces = trace_all(ENDINGS.values(), observe=lambda done: progress.print(f"✓ {done.name}"))
@@ -111,15 +116,38 @@ def _all(out: Path) -> None:
     stdout().print(f"ladders: {out}", soft_wrap=True)
 
 
-def _check_suffix(path: Path) -> None:
+def _fault_of_folder(out: Path) -> str:
+    """Make a folder; return why files cannot be written there, empty where they can."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return "" if os.access(out, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
+def _check(path: Path) -> None:
+    """Refuse, before anything is played, a file that could not be kept."""
     if path.suffix not in _WRITERS:
         raise UsageError(f"--save {path}: found suffix {path.suffix!r}; allowed: {_KEPT}")
+    code = 0
+    if not path.parent.exists():
+        code = errno.ENOENT
+    elif not path.parent.is_dir():
+        code = errno.ENOTDIR
+    elif path.is_dir():
+        code = errno.EISDIR
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        code = errno.EACCES
+    if code:
+        raise _unwritable(path, os.strerror(code))
 
 
 def _keep(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise UsageError(
-            f"--save {path}: {error.strerror}; name a file that can be written"
-        ) from None
+        raise _unwritable(path, error.strerror) from None
+
+
+def _unwritable(path: Path, fault: str | None) -> UsageError:
+    return UsageError(f"--save {path}: {fault}; name a file that can be written")

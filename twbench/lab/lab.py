@@ -30,7 +30,7 @@ _HOST_WARNINGS = (
 )
 _CARRIED = (
     "a userspace program carries each packet, so rates are far below a veth's; the hosts' offloads"
-    " (checksum, TSO, GSO, GRO) are off"
+    " (checksum, TSO, GSO, GRO) are off, and their congestion control is reno"
 )
 LINK_WARNINGS: dict[Link, tuple[str, ...]] = {
     Link.VETH: (),

@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from twbench.model.errors import Problem, ScenarioError
-from twbench.model.links import WirePort
+from twbench.model.links import MIDDLE_STACK, WirePort
 from twbench.model.states import Side
 
 
@@ -37,9 +37,6 @@ MAX_EHASH_ENTRIES = 1 << 24
 
 SHARED_STACK = {Link.LOOPBACK: "lab", Link.HOST: "machine"}
 """The one stack of the links on which all hosts share a kernel stack."""
-
-MIDDLE_STACK = "wire"
-"""The stack between the hosts of a wire lab."""
 
 _SYSCTL_NAME = re.compile(r"net(\.[A-Za-z0-9_-]+){2,}")
 

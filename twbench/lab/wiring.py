@@ -12,7 +12,6 @@ leaves by it, without asking for a neighbour, and the kernel there passes nothin
 from dataclasses import dataclass, field
 
 from twbench.lab.plan import (
-    MIDDLE_STACK,
     LabPlan,
     Link,
     client_v4,
@@ -20,6 +19,7 @@ from twbench.lab.plan import (
     server_v4,
     server_v6,
 )
+from twbench.model.links import MIDDLE_STACK
 
 DEFAULT_SYSCTLS = {
     # A small table of its own also gives a stack a small limit: half the buckets (tcp_ipv4.c,

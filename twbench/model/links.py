@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from twbench.model.states import Side
 
+MIDDLE_STACK = "wire"
+"""The stack between the hosts of a wire lab, on which the packet sockets are made."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WirePort:

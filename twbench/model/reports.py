@@ -111,7 +111,7 @@ class ServerReport(_Report):
     """Ended connections by how the server left them."""
 
 
-class Fate(StrEnum):
+class PacketFate(StrEnum):
     """What became of a packet on the wire, as its reports count it."""
 
     SEEN = "seen"
@@ -154,6 +154,6 @@ class WireReport(_Report):
     cpu_ns: int = 0
     """Processor time that the carrier used, in nanoseconds."""
 
-    def of(self, *fates: Fate) -> int:
+    def of(self, *fates: PacketFate) -> int:
         """Return how many packets of both sides met one of these fates."""
         return sum(self.client[fate] + self.server[fate] for fate in fates)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
-from twbench.model.reports import Fate
+from twbench.model.reports import PacketFate
 from twbench.model.states import Side
 
 Summary = Mapping[str, Any]
@@ -145,7 +145,7 @@ def _errors(title: str, counts: Mapping[str, int]) -> RenderableType:
 
 def _wire(wire: Mapping[str, Any]) -> RenderableType:
     table = _table("packets on the wire, by the side they came from", "", *Side)
-    for fate in Fate:
+    for fate in PacketFate:
         counts = [wire[side][fate] for side in Side]
         if any(counts):
             table.add_row(fate.replace("_", " "), *(f"{count:,}" for count in counts))

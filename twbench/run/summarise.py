@@ -11,7 +11,7 @@ from twbench.audit import Account, StackAccount, audit
 from twbench.lab.plan import HostPlan, LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
-from twbench.model.reports import Fate, FleetReport, ServerReport, WireReport
+from twbench.model.reports import FleetReport, PacketFate, ServerReport, WireReport
 from twbench.model.scenario import Scenario
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.books import Books, StackBooks, percentiles_ms
@@ -186,8 +186,8 @@ def _account(scenario: Scenario, plan: LabPlan, books: Books, start_ns: int) -> 
 def _with_resets(account: StackAccount, wire: WireReport) -> StackAccount:
     """Add the RSTs that a wire saw; of several client hosts it does not tell whose they were."""
     told = {Side.CLIENT: wire.client, Side.SERVER: wire.server}
-    from_here = sum(told[side][Fate.BARE_RESET] for side in account.sides)
-    to_here = sum(told[side.other][Fate.BARE_RESET] for side in account.sides)
+    from_here = sum(told[side][PacketFate.BARE_RESET] for side in account.sides)
+    to_here = sum(told[side.other][PacketFate.BARE_RESET] for side in account.sides)
     return replace(account, bare_resets=from_here, bare_resets_met=to_here)
 
 

@@ -1,55 +1,38 @@
 """The wire of a run: its rules looked through beforehand, and what it did told. Pure."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import Problem, ScenarioError
-from twbench.model.reports import Fate, WireReport
+from twbench.model.reports import PacketFate, WireReport
 from twbench.model.scenario import LabSpec, Scenario
 from twbench.model.states import Side
-from twbench.wire.packet import Flag, tcp_packet, unreachable_for
-from twbench.wire.rules import Action, Rule, RuleError
+from twbench.wire.rules import FINS_CROSS, Action, Rule, RuleError, check_icmp
 
-_CROSSING = ("pass DATA", "hold FIN until FIN from the other side")
+_CROSSING = ("pass DATA", FINS_CROSS)
 """Each FIN leaves before the other's has arrived; a FIN that an answer ends with is not held."""
-_EXAMPLES = {"ipv4": ("198.18.1.1", "198.19.0.1"), "ipv6": ("2001:2::1", "2001:2::2")}
+_FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
 def check_rules(lab: LabSpec) -> None:
     """Look through the rules of `[lab.wire]`. Raises ScenarioError with every mistake found."""
-    lines = lab.wire.rules if lab.wire else ()
-    problems = [
-        Problem(key=f"lab.wire.rules.{number}", found=repr(line), allowed=mistake)
-        for number, line in enumerate(lines)
-        for mistake in _mistakes(line, lab)
-    ]
+    problems = []
+    for number, line in enumerate(lab.wire.rules if lab.wire else ()):
+        try:
+            _check(Rule.parse(line), family=_FAMILIES[lab.family])
+        except RuleError as error:
+            key, found = f"lab.wire.rules.{number}", f"{error.found} in {line!r}"
+            problems.append(Problem(key=key, found=found, allowed=error.allowed))
     if problems:
         raise ScenarioError("scenario", problems)
 
 
-def _mistakes(line: str, lab: LabSpec) -> Iterator[str]:
-    try:
-        rule = Rule.parse(line)
-    except RuleError as error:
-        yield str(error)
-        return
+def _check(rule: Rule, *, family: int) -> None:
+    """Raise RuleError for what a run cannot do."""
     if rule.action is Action.HOLD and rule.until is None:
-        yield "allowed is 'hold … until …': nobody is there who could let it go"
-    if rule.icmp is not None:
-        source, destination = _EXAMPLES[lab.family]
-        syn = tcp_packet(
-            source=source,
-            destination=destination,
-            source_port=1,
-            destination_port=1,
-            seq=0,
-            flags=Flag.SYN,
-        )
-        try:
-            unreachable_for(syn, kind=rule.icmp[0], code=rule.icmp[1])
-        except ValueError as error:
-            yield f"allowed is the type of an error: {error}"
+        # nobody is there who could let it go
+        raise RuleError(rule, "hold alone", ["'hold … until …' in a run"])
+    check_icmp(rule, family=family)
 
 
 def own_rules(scenario: Scenario) -> tuple[str, ...]:
@@ -76,11 +59,11 @@ def meddling_of(wire: WireReport, scenario: Scenario) -> str:
 
 
 _MEDDLING = {
-    Fate.LOST: "lost",
-    Fate.DUPLICATED: "duplicated",
-    Fate.DROPPED_BY_QUEUE: "dropped by the queue",
-    Fate.OVERRUN: "too fast for the carrier",
-    Fate.REFUSED: "refused by a host",
+    PacketFate.LOST: "lost",
+    PacketFate.DUPLICATED: "duplicated",
+    PacketFate.DROPPED_BY_QUEUE: "dropped by the queue",
+    PacketFate.OVERRUN: "too fast for the carrier",
+    PacketFate.REFUSED: "refused by a host",
 }
 
 
@@ -88,7 +71,7 @@ def carried(wire: WireReport) -> dict[str, Any]:
     """Return what summary.json says of a wire: packets by the side they came from, and by fate."""
     return {
         **{
-            side.value: {fate.value: counts[fate] for fate in Fate}
+            side.value: {fate.value: counts[fate] for fate in PacketFate}
             for side, counts in ((Side.CLIENT, wire.client), (Side.SERVER, wire.server))
         },
         "rules": dict(wire.rules),

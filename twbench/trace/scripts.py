@@ -10,12 +10,13 @@ from types import MappingProxyType
 
 from twbench.model.states import Side, TcpState
 from twbench.wire.endpoint import Endpoint
+from twbench.wire.errors import StageError
+from twbench.wire.rules import FINS_CROSS
 from twbench.wire.stage import Stage
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 KEEPALIVE_TIMEOUT_S = 1.0
-FINS_CROSS = "hold FIN until FIN from the other side"
 WITHIN_S = 5.0
 """Far more than an ACK is ever delayed (TCP_DELACK_MAX, 200 ms), or a lost packet is missed."""
 
@@ -27,26 +28,39 @@ def play_to(stage: Stage, side: Side, state: TcpState) -> None:
     stage.play(for_s=WITHIN_S, until=lambda: stage.state(side) is state)
 
 
-def play_for(stage: Stage, reader: Endpoint) -> None:
-    """Play until `reader` has something to receive, or a few seconds are over, and to the end."""
-    stage.play(for_s=WITHIN_S, until=lambda: reader.is_readable)
+def play_for(stage: Stage, reader: Endpoint) -> bool:
+    """Play until `reader` has something to receive, or a few seconds are over, and to the end.
+
+    Returns whether it has.
+    """
+    came = stage.play(for_s=WITHIN_S, until=lambda: reader.is_readable)
     stage.play()
+    return came
+
+
+def bring(stage: Stage, what: str, reader: Endpoint) -> None:
+    """Play until the request or the answer is there; StageError where it does not come."""
+    if not play_for(stage, reader):
+        raise StageError(f"the {what} did not come to the {reader.side} in {WITHIN_S:g} s")
 
 
 def ask(stage: Stage) -> tuple[Endpoint, Endpoint]:
-    """Open a connection and bring the request to the server; return both ends."""
+    """Open a connection and bring the request to the server; return both ends.
+
+    Raises StageError where there is no connection, or no request comes.
+    """
     client, server = stage.connection()
     client.send(REQUEST)
-    play_for(stage, server)
+    bring(stage, "request", server)
     return client, server
 
 
 def exchange(stage: Stage) -> tuple[Endpoint, Endpoint]:
-    """Open a connection, ask and answer; return both ends."""
+    """Open a connection, ask and answer; return both ends. Raises StageError as `ask` does."""
     client, server = ask(stage)
     server.receive()
     server.send(ANSWER)
-    play_for(stage, client)
+    bring(stage, "answer", client)
     client.receive()
     return client, server
 
@@ -93,7 +107,7 @@ def _client_half_close(stage: Stage) -> None:
     server.receive()
     server.receive()
     server.send(ANSWER)
-    play_for(stage, client)
+    bring(stage, "answer", client)
     client.receive()
     server.close()
     play_for(stage, client)

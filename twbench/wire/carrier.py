@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from twbench.model.plans import CarrierPlan, CarrierStart
-from twbench.model.reports import Fate, WireReport
+from twbench.model.reports import PacketFate, WireReport
 from twbench.model.states import Side
 from twbench.process.lines import prepare_process, say, settle_memory
 from twbench.wire.pcapng import Record, Writer
@@ -90,15 +90,15 @@ class Carrier:
             try:
                 self._routes[raw[_DESTINATION[raw[0] >> 4]]].send(raw)
             except OSError:
-                self._traffic.counts[origin][Fate.REFUSED] += 1
+                self._traffic.counts[origin][PacketFate.REFUSED] += 1
             else:
-                self._traffic.counts[origin][Fate.DELIVERED] += 1
+                self._traffic.counts[origin][PacketFate.DELIVERED] += 1
         return now_ns
 
     def _take(self, arrival: Arrival, t_ns: int) -> None:
         side, raw = arrival.port.side, arrival.raw
         if raw[_DESTINATION[raw[0] >> 4]] not in self._routes:
-            self._traffic.counts[side][Fate.STRAY] += 1
+            self._traffic.counts[side][PacketFate.STRAY] += 1
             return
         note = self._traffic.take(side, raw, t_ns)
         if self._capture.left:
@@ -108,7 +108,7 @@ class Carrier:
         """Return what has happened since the last report."""
         counts = self._traffic.counts
         for dropped, side in self._overruns():
-            counts[side][Fate.OVERRUN] += dropped
+            counts[side][PacketFate.OVERRUN] += dropped
         report = WireReport(
             t_ns=now_ns,
             client=+counts[Side.CLIENT],

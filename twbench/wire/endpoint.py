@@ -131,6 +131,10 @@ class Endpoint:
         """Close the socket, for the kernel too."""
         return self._call("close()", self._close)
 
+    def discard(self) -> None:
+        """Close the socket, for the kernel too, unrecorded."""
+        self._close()
+
     def reset(self) -> Outcome:
         """Close with SO_LINGER 0: a RST leaves, and whatever was unsent is thrown away."""
         self.set(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

@@ -57,7 +57,8 @@ class Film:
         tcp = packet.tcp
         if tcp is None:
             icmp = packet.icmp
-            return Segment(label=f"ICMP {icmp.kind}/{icmp.code}" if icmp else "no TCP")
+            name = "ICMP" if packet.family == 4 else "ICMPv6"  # noqa: PLR2004 - IPv4
+            return Segment(label=f"{name} {icmp.kind}/{icmp.code}" if icmp else "no TCP")
         ours = (packet.source, tcp.source_port, packet.destination, tcp.destination_port)
         theirs = (*ours[2:], *ours[:2])
         if tcp.flags & Flag.SYN or ours not in self._first_seq:

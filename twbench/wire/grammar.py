@@ -44,8 +44,18 @@ MAX_COUNT = 1_000_000
 MAX_DELAY_NS = 3_600 * 10**9
 
 
+FINS_CROSS = "hold FIN until FIN from the other side"
+"""The rule by which each FIN leaves before the other's has arrived."""
+
+
 class RuleError(UsageError, ValueError):
     """A line that is no rule: the message gives the line, what was found there, and what may be."""
+
+    def __init__(self, line: object, found: str, allowed: Iterable[str]) -> None:
+        """Keep what was found in the line, and what is allowed there, as clauses of a sentence."""
+        self.found = found
+        self.allowed = f"allowed is {', '.join(allowed)}"
+        super().__init__(str(Problem(key=f"rule '{line}'", found=found, allowed=self.allowed)))
 
 
 class Action(StrEnum):
@@ -123,10 +133,10 @@ class Rule:
     def __post_init__(self) -> None:
         for name, (word, takers) in _ONLY_WITH.items():
             if getattr(self, name) is not None and self.action not in takers:
-                raise _error(self, f"'{word}' with {self.action}", takers)
+                raise RuleError(self, f"'{word}' with {self.action}", takers)
         name, example = _NEEDED_BY.get(self.action, ("action", ""))
         if getattr(self, name) is None:
-            raise _error(self, f"{self.action} alone", [f"'{self.action} … {example}'"])
+            raise RuleError(self, f"{self.action} alone", [f"'{self.action} … {example}'"])
 
     def __str__(self) -> str:
         """Return the rule's line."""
@@ -152,12 +162,9 @@ class Rule:
     def parse(cls, text: str) -> "Rule":
         """Return the rule of one line. Raises RuleError for anything else."""
         words = _Words(text)
-        fields: dict[str, Any] = {
-            "action": words.take(_ACTIONS),
-            "nth": _read_nth(words),
-            "origin": words.take(_DIRECTIONS) if words.next_is(_DIRECTIONS) else None,
-            "kind": words.take(_KINDS),
-        }
+        fields: dict[str, Any] = {"action": words.take(_ACTIONS), "nth": _read_nth(words)}
+        fields["origin"] = words.take(_DIRECTIONS) if words.next_is(_DIRECTIONS) else None
+        fields["kind"] = words.take(_KINDS, or_else=() if fields["origin"] else _DIRECTIONS)
         while word := words.word:
             name, value = _read_modifier(words)
             if name in fields:
@@ -209,6 +216,7 @@ class _Words:
         for pattern, spelling in _SPELLINGS:
             text = pattern.sub(spelling, text)
         self._rest = re.findall(r"[^\s,]+", text)
+        self._end = "its end" if self._rest else "nothing"
 
     @property
     def word(self) -> str:
@@ -217,11 +225,14 @@ class _Words:
     def next_is(self, table: Mapping[str, object]) -> bool:
         return self.word.lower() in map(str.lower, table)
 
-    def take(self, table: Mapping[str, _T]) -> _T:
-        """Return what the next word stands for in `table`, whatever its case."""
+    def take(self, table: Mapping[str, _T], *, or_else: Iterable[str] = ()) -> _T:
+        """Return what the next word stands for in `table`, whatever its case.
+
+        A refusal names what might stand there `or_else`, too.
+        """
         named = {name.lower(): value for name, value in table.items()}
         if self.word.lower() not in named:
-            self.refuse(self.word, table)
+            self.refuse(self.word, [*or_else, *table])
         return named[self._rest.pop(0).lower()]
 
     def take_phrase(self, *phrase: str) -> None:
@@ -237,12 +248,7 @@ class _Words:
         return value
 
     def refuse(self, word: str, allowed: Iterable[str]) -> NoReturn:
-        raise _error(self._text, repr(word) if word else "its end", allowed)
-
-
-def _error(line: object, found: str, allowed: Iterable[str]) -> RuleError:
-    what = f"allowed is {', '.join(allowed)}"
-    return RuleError(str(Problem(key=f"rule '{line}'", found=found, allowed=what)))
+        raise RuleError(self._text, repr(word) if word else self._end, allowed)
 
 
 def _scaled(word: str, scale: int, highest: int) -> int | None:

@@ -206,6 +206,11 @@ def reset_for(packet: Packet) -> Packet:
     )
 
 
+def is_icmp_error(kind: int, *, family: int) -> bool:
+    """Return whether an ICMP (family 4) or ICMPv6 (6) type tells an error."""
+    return kind in _VERSIONS[family].errors
+
+
 def unreachable_for(
     packet: Packet, *, kind: int, code: int, source: str | None = None, rest: bytes = bytes(4)
 ) -> Packet:
@@ -216,7 +221,7 @@ def unreachable_for(
     ValueError for a type that is no error, and for a packet that is one: no error answers it.
     """
     version = _VERSIONS[packet.family]
-    if kind not in version.errors:
+    if not is_icmp_error(kind, family=packet.family):
         raise ValueError(f"type {kind} is no ICMP error of IPv{packet.family}")
     if packet.icmp and packet.icmp.kind in version.errors:
         raise ValueError("no ICMP error answers an ICMP error")

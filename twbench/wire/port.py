@@ -26,6 +26,7 @@ _WIRE_MAC = bytes.fromhex("0200000000ff")
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
 _SO_TIMESTAMPNS = 35
+_SO_RCVBUFFORCE = 33
 _TIMESPEC = struct.Struct("=qq")
 _RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 65_600
@@ -45,7 +46,11 @@ class Port:
     """One end of the wire; reads never block."""
 
     def __init__(self, port: WirePort, open_socket: OpenPacketSocket) -> None:
-        """Open and bind the packet socket. Raises OSError."""
+        """Open and bind the packet socket. Raises OSError.
+
+        SO_RCVBUFFORCE wants CAP_NET_ADMIN in the initial user namespace (sk_setsockopt), so
+        others get what `net.core.rmem_max` allows.
+        """
         self.host = port.host
         self.side: Side = port.side
         self.addresses = port.addresses
@@ -59,7 +64,7 @@ class Port:
             self._socket.settimeout(0)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            self._enlarge()
             self._socket.bind((port.interface, _ETH_P_ALL))
         except BaseException:
             self.close()
@@ -68,6 +73,13 @@ class Port:
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
         self._socket.close()
+
+    def _enlarge(self) -> None:
+        """Ask for a large receive buffer, by right or by favour."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
     def fileno(self) -> int:
         """Return the descriptor, for select."""

@@ -12,10 +12,11 @@ from random import Random
 from types import MappingProxyType
 
 from twbench.model.states import Side
-from twbench.wire.grammar import CERTAIN_PPM, Action, Event, Kind, Rule, RuleError
-from twbench.wire.packet import Flag, Packet
+from twbench.wire.grammar import CERTAIN_PPM, FINS_CROSS, Action, Event, Kind, Rule, RuleError
+from twbench.wire.packet import Flag, Packet, is_icmp_error, reset_for, unreachable_for
 
 __all__ = [
+    "FINS_CROSS",
     "Action",
     "Decision",
     "Event",
@@ -24,6 +25,8 @@ __all__ = [
     "Rule",
     "RuleError",
     "Rulebook",
+    "answer_to",
+    "check_icmp",
     "flow_of",
     "kinds_of",
 ]
@@ -119,6 +122,9 @@ _BY_HEADER: Mapping[Kind, tuple[Flag, Flag, tuple[bool, ...]]] = MappingProxyTyp
 )
 """Which flags count for a kind, how they must be, and whether there is payload."""
 
+_FEW = 10
+"""So many ICMP types are listed one by one."""
+
 _ANYTHING = frozenset({Kind.ANY})
 _TCP_KINDS = tuple(
     frozenset(
@@ -136,6 +142,30 @@ def kinds_of(packet: Packet) -> frozenset[Kind]:
     """Return every kind that fits the packet; without TCP, `any` alone."""
     tcp = packet.tcp
     return _TCP_KINDS[tcp.flags + (256 if tcp.payload else 0)] if tcp else _ANYTHING
+
+
+def answer_to(decision: Decision, packet: Packet) -> Packet | None:
+    """Return what a firewall answers a packet with, by `reset` or `refuse`; None: it only drops.
+
+    A RST, and what is no TCP, gets no RST, and an ICMP message no ICMP error.
+    """
+    match decision.action:
+        case Action.RESET if packet.tcp and Kind.RST not in kinds_of(packet):
+            return reset_for(packet)
+        case Action.REFUSE if decision.icmp is not None and packet.icmp is None:
+            kind, code = decision.icmp
+            return unreachable_for(packet, kind=kind, code=code)
+        case _:
+            return None
+
+
+def check_icmp(rule: Rule, *, family: int) -> None:
+    """Raise RuleError where a rule answers with an ICMP type that is no error of IPv`family`."""
+    if rule.icmp is not None and not is_icmp_error(rule.icmp[0], family=family):
+        errors = [str(kind) for kind in range(256) if is_icmp_error(kind, family=family)]
+        allowed = ", ".join(errors) if len(errors) < _FEW else f"{errors[0]} to {errors[-1]}"
+        found = f"ICMP type {rule.icmp[0]}"
+        raise RuleError(rule, found, [f"the type of an ICMP error of IPv{family}: {allowed}"])
 
 
 def flow_of(origin: Side, packet: Packet) -> Flow:
@@ -161,9 +191,16 @@ class Rulebook:
         *,
         seed: int = 0,
         max_connections: int = MAX_CONNECTIONS,
+        family: int | None = None,
     ) -> None:
-        """Take rules or their lines; the first that matches decides. Raises RuleError."""
+        """Take rules or their lines; the first that matches decides. Raises RuleError.
+
+        With a `family`, 4 or 6, what a rule answers with must be an ICMP error of it.
+        """
         self._rules = [Rule.parse(rule) if isinstance(rule, str) else rule for rule in rules]
+        if family is not None:
+            for rule in self._rules:
+                check_icmp(rule, family=family)
         self._random = Random(seed)
         self._hits = [0] * len(self._rules)
         self._remembers = any(map(_needs_memory, self._rules))

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from twbench.kernel.sockdiag import Sockets
-from twbench.model.links import WirePort
+from twbench.model.links import MIDDLE_STACK, WirePort
 from twbench.model.states import Side, TcpState
 from twbench.wire.cable import QUIET_WITHIN_S, Cable
 from twbench.wire.endpoint import Endpoint, Outcome
@@ -30,13 +30,11 @@ from twbench.wire.errors import StageError, StoppedError
 from twbench.wire.film import Film
 from twbench.wire.ladder import Call, Crossing, EndState, Fate, Ladder, Pause
 from twbench.wire.lookout import Hosts, Lookout, end_state
-from twbench.wire.packet import Packet, reset_for, unreachable_for
+from twbench.wire.packet import Packet
 from twbench.wire.port import pin_to_one_processor
-from twbench.wire.rules import Action, Decision, Kind, Rule, Rulebook, kinds_of
+from twbench.wire.rules import Action, Decision, Rule, Rulebook, answer_to
 
 SERVER_PORT = 80
-MIDDLE = "wire"
-"""The stack on which the packet sockets are made."""
 _CONNECTED_WITHIN_S = 5.0
 """Enough for a SYN that is lost a few times: it is sent again after 1, 2 and 3 s."""
 _MOST_PACKETS = 5_000
@@ -79,10 +77,10 @@ class Stage:
         self.held: list[Waiting] = []
         self.unplugged: set[Side] = set()
         self._hosts = hosts
-        self._cable = Cable(ports, lambda *kind: hosts.socket(MIDDLE, *kind))
+        self._cable = Cable(ports, lambda *kind: hosts.socket(MIDDLE_STACK, *kind))
         self._plans = self._cable.plans
-        self._rulebook = Rulebook(rules, seed=seed)
         self._seed = seed
+        self._rulebook = self._book(rules)
         self._stop = stop or threading.Event()
         self._lookouts: dict[Side, Lookout] = {}
         self._on_the_wire: deque[Waiting] = deque()
@@ -120,7 +118,7 @@ class Stage:
     def endpoint(self, side: Side) -> Endpoint:
         """Return a new TCP socket on a side."""
         host = self._plans[side]
-        family = socket.AF_INET6 if ":" in host.addresses[0] else socket.AF_INET
+        family = socket.AF_INET6 if self._family == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6
         made = self._hosts.socket(host.host, family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         endpoint = Endpoint(made, side, self)
         self._endpoints.append(endpoint)
@@ -146,7 +144,7 @@ class Stage:
         self.play(for_s=_CONNECTED_WITHIN_S, until=self._is_decided)
         self.play()
         server = self.accept(listener)
-        listener.socket.close()
+        listener.discard()
         return client, server
 
     def _is_decided(self) -> bool:
@@ -233,7 +231,7 @@ class Stage:
 
     def rules(self, *rules: Rule | str) -> None:
         """Put these rules in the place of those before; what they hold is held until `release`."""
-        self._rulebook = Rulebook(rules, seed=self._seed)
+        self._rulebook = self._book(rules)
         self.held = [
             replace(each, decision=replace(each.decision, hold=None))
             for each in self.held
@@ -318,6 +316,13 @@ class Stage:
 
     # How
 
+    @property
+    def _family(self) -> int:
+        return 6 if ":" in self.address(Side.CLIENT) else 4
+
+    def _book(self, rules: Sequence[Rule | str]) -> Rulebook:
+        return Rulebook(rules, seed=self._seed, family=self._family)
+
     def _plug(self, side: Side) -> None:
         self._cable.plug(side)
         self._lookouts[side] = Lookout(self._hosts, self._plans[side].host)
@@ -399,13 +404,7 @@ class Stage:
 
     def _answer(self, waiting: Waiting, decision: Decision) -> None:
         """Lose a packet and answer it as a firewall does, if it is one that may be answered."""
-        packet = waiting.packet
-        answer = None
-        if decision.icmp is not None and packet.icmp is None:
-            kind, code = decision.icmp
-            answer = unreachable_for(packet, kind=kind, code=code)
-        elif decision.icmp is None and packet.tcp and Kind.RST not in kinds_of(packet):
-            answer = reset_for(packet)
+        answer = answer_to(decision, waiting.packet)
         self._record(waiting, Fate.ANSWERED if answer else Fate.DROPPED, waiting.note)
         if answer:
             self.inject(answer, to=waiting.origin, note=waiting.note)

@@ -9,12 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import count, takewhile
 
-from twbench.model.reports import Fate
+from twbench.model.reports import PacketFate
 from twbench.model.scenario import WireSpec
 from twbench.model.states import Side
 from twbench.wire.line import Line
-from twbench.wire.packet import MalformedPacketError, Packet, parse, reset_for, unreachable_for
-from twbench.wire.rules import Action, Decision, Kind, Rule, Rulebook, kinds_of
+from twbench.wire.packet import MalformedPacketError, Packet, parse
+from twbench.wire.rules import Action, Decision, Rule, Rulebook, answer_to
 
 _Held = tuple[int, Side, bytes]
 """Since when (ns), from whom, and the packet."""
@@ -53,8 +53,8 @@ class Traffic:
     def take(self, origin: Side, raw: bytes, now_ns: int) -> str:
         """Take a packet that `origin` has sent; return what touched it, if anything did."""
         counts = self.counts[origin]
-        counts[Fate.SEEN] += 1
-        counts[Fate.BARE_RESET] += _is_bare_reset(raw)
+        counts[PacketFate.SEEN] += 1
+        counts[PacketFate.BARE_RESET] += _is_bare_reset(raw)
         if self._book is None:
             return self._enter(origin, raw, now_ns)
         try:
@@ -86,45 +86,41 @@ class Traffic:
             case Action.PASS:
                 return self._enter(origin, raw, now_ns)
             case Action.DROP:
-                counts[Fate.DROPPED_BY_RULE] += 1
+                counts[PacketFate.DROPPED_BY_RULE] += 1
             case Action.HOLD if decision.hold is not None:
-                counts[Fate.HELD] += 1
+                counts[PacketFate.HELD] += 1
                 self._held[decision.hold] = now_ns, origin, raw
             case Action.HOLD | Action.REORDER:
-                counts[Fate.HELD] += 1
+                counts[PacketFate.HELD] += 1
                 self._reordered[origin].append((now_ns, origin, raw))
             case Action.DELAY:
-                counts[Fate.DELAYED] += 1
+                counts[PacketFate.DELAYED] += 1
                 self._push(now_ns + decision.by_ns, origin, raw, crosses=False)
             case Action.DUPLICATE:
-                counts[Fate.DUPLICATED] += 1
+                counts[PacketFate.DUPLICATED] += 1
                 self._enter(origin, raw, now_ns)
                 self._push(now_ns + decision.by_ns, origin, raw, crosses=False)
             case Action.RESET | Action.REFUSE:
-                counts[Fate.DROPPED_BY_RULE] += 1
+                counts[PacketFate.DROPPED_BY_RULE] += 1
                 self._answer(decision, origin, packet, now_ns)
         return f"rule: {decision.rule}"
 
     def _answer(self, decision: Decision, origin: Side, packet: Packet, now_ns: int) -> None:
         """Answer a packet as a firewall does, if it is one that may be answered."""
-        answer = None
-        if decision.icmp is not None and packet.icmp is None:
-            answer = unreachable_for(packet, kind=decision.icmp[0], code=decision.icmp[1])
-        elif decision.icmp is None and packet.tcp and Kind.RST not in kinds_of(packet):
-            answer = reset_for(packet)
+        answer = answer_to(decision, packet)
         if answer is not None:
-            self.counts[origin][Fate.ANSWERED] += 1
+            self.counts[origin][PacketFate.ANSWERED] += 1
             self._push(now_ns, origin.other, answer.raw, crosses=True)
 
     def _enter(self, origin: Side, raw: bytes, now_ns: int) -> str:
         """Put a packet on the line of its direction; return what the line did to it."""
         counts, line = self.counts[origin], self._lines[origin]
         if line.loses():
-            counts[Fate.LOST] += 1
+            counts[PacketFate.LOST] += 1
             return "lost by chance"
         note = ""
         if line.doubles():
-            counts[Fate.DUPLICATED] += 1
+            counts[PacketFate.DUPLICATED] += 1
             note = "duplicated by chance"
             self._cross(line, origin, raw, now_ns)
         return note if self._cross(line, origin, raw, now_ns) else "dropped: the queue is full"
@@ -132,7 +128,7 @@ class Traffic:
     def _cross(self, line: Line, origin: Side, raw: bytes, now_ns: int) -> bool:
         due_ns = line.enter(now_ns, len(raw))
         if due_ns is None:
-            self.counts[origin][Fate.DROPPED_BY_QUEUE] += 1
+            self.counts[origin][PacketFate.DROPPED_BY_QUEUE] += 1
             return False
         self._push(due_ns, origin, raw, crosses=True)
         return True

@@ -18,7 +18,7 @@ from twbench.record.reader import Run, read_run
 pytestmark = pytest.mark.namespaces
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 SCENARIO = """
 name = "fault"
 [load]

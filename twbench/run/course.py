@@ -218,7 +218,7 @@ class Course:
         """Wait until only TIME_WAIT is left and every process has reported."""
         self._stage = "settling"
         limit_s = self._seconds() + _QUIET_WITHIN_S
-        if self._carriers:
+        if any(not carrier.ended.done() for carrier in self._carriers):
             # what the wire lost is sent again, and what it holds goes on at last
             limit_s += _AGAIN_WITHIN_S + self._scenario.ending.hold_s
         await asyncio.sleep(_REPORTS_WITHIN_S)

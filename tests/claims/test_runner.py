@@ -31,10 +31,12 @@ from twbench.trace.scripts import exchange
 Play = Callable[[Scenery], Finding]
 
 
-def claim(*plays: Play, alone: tuple[int, ...] = (), link: Link | None = None) -> Claim:
+def claim(
+    *plays: Play, named: str = "sizes", alone: tuple[int, ...] = (), link: Link | None = None
+) -> Claim:
     """Return a claim that the findings' `size`, added up, is what is expected."""
     return Claim(
-        id="sizes",
+        id=named,
         sentence="sizes add up",
         sources=("this test",),
         expected={"total_bytes": 3},
@@ -108,7 +110,7 @@ def test_scene_without_a_finding_leaves_no_verdict_and_says_why(
 
 
 def test_judge_that_crashes_leaves_no_verdict_and_spoils_no_other(tmp_path: Path) -> None:
-    good, bad = claim(size(3)), claim(lambda _at: {"other": 3})
+    good, bad = claim(size(3)), claim(lambda _at: {"other": 3}, named="crashes")
     results = run([bad, good], results=tmp_path, stop=threading.Event())
     assert [result.judgement.verdict for result in results] == [
         Verdict.INCONCLUSIVE,

@@ -41,6 +41,11 @@ class Memory:
             raise ValueError(f"{size_bytes} bytes at {address:#x} are not of this memory")
         return self._view[at : at + size_bytes]
 
+    def copy(self, address: int, size_bytes: int) -> bytes:
+        """Return the bytes at an address as they are now; of what lies outside, nothing."""
+        at = address - self._start
+        return self._map[at : at + size_bytes]
+
     def close(self) -> None:
         """Give the memory back; a second call does nothing. Raises BufferError while viewed."""
         self._view.release()

@@ -127,14 +127,30 @@ def listen(file: File, *, backlog: int, **common: Unpack[Common]) -> Sqe:
 
 
 def accept(
-    file: File, into: Slot | Into, *, multishot: bool = False, **common: Unpack[Common]
+    file: File,
+    into: Slot | Into,
+    *,
+    addr: Value = 0,
+    addr_bytes_at: Value = 0,
+    multishot: bool = False,
+    **common: Unpack[Common],
 ) -> Sqe:
     """Accept one connection, or with `multishot` each that comes: a completion for each.
 
-    Multishot takes no certain slot, and is over when a completion comes without cqe.MORE.
+    The peer's sockaddr goes to `addr`; the u32 at `addr_bytes_at` says how much room is there, and
+    is then its length. Multishot takes neither address nor a certain slot, and is over when a
+    completion comes without cqe.MORE.
     """
     ioprio = 1 if multishot else 0  # IORING_ACCEPT_MULTISHOT
-    return _sqe(Op.ACCEPT, common, file, ioprio=ioprio, file_index=_file_index(into))
+    return _sqe(
+        Op.ACCEPT,
+        common,
+        file,
+        ioprio=ioprio,
+        file_index=_file_index(into),
+        addr=addr,
+        off=addr_bytes_at,
+    )
 
 
 def send(

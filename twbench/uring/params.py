@@ -57,6 +57,7 @@ class Layout:
     cq_tail: int
     cq_overflow: int
     cq_cqes: int
+    cq_flags: int
     ring_bytes: int
 
 
@@ -71,7 +72,7 @@ def decode(raw: bytes | bytearray) -> Layout:
     """Return what the kernel wrote into the 120 bytes."""
     sq_entries, cq_entries, setup, _, _, features, _ = _HEAD.unpack_from(raw)
     sq_head, sq_tail, _, _, sq_flags, _, sq_array, *_ = _OFFSETS.unpack_from(raw, _SQ_AT)
-    cq_head, cq_tail, _, _, cq_overflow, cq_cqes, *_ = _OFFSETS.unpack_from(raw, _CQ_AT)
+    cq_head, cq_tail, _, _, cq_overflow, cq_cqes, cq_flags, *_ = _OFFSETS.unpack_from(raw, _CQ_AT)
     return Layout(
         setup=Setup(setup),
         features=Feature(features),
@@ -85,5 +86,6 @@ def decode(raw: bytes | bytearray) -> Layout:
         cq_tail=cq_tail,
         cq_overflow=cq_overflow,
         cq_cqes=cq_cqes,
+        cq_flags=cq_flags,
         ring_bytes=max(sq_array + 4 * sq_entries, cq_cqes + 16 * cq_entries),
     )

@@ -24,6 +24,7 @@ _SQES_AT = 0x1000_0000
 """IORING_OFF_SQES."""
 _ENTER_GETEVENTS, _ENTER_EXT_ARG = 1, 8
 _SQ_CQ_OVERFLOW, _SQ_TASKRUN = 2, 4
+_CQ_EVENTFD_DISABLED = 1
 _HELD_BACK = _SQ_CQ_OVERFLOW | _SQ_TASKRUN
 _REGISTER_EVENTFD = 4
 _UNREGISTER_FILES = 3
@@ -84,12 +85,15 @@ class Ring:
             self._words[array + number] = number
         self._sq_head, self._sq_tail = layout.sq_head // 4, layout.sq_tail // 4
         self._cq_head, self._cq_tail = layout.cq_head // 4, layout.cq_tail // 4
-        self._sq_flags = layout.sq_flags // 4
+        self._sq_flags, self._cq_flags = layout.sq_flags // 4, layout.cq_flags // 4
         self._tail = self._words[self._sq_tail]
         self._head = self._words[self._cq_head]
         self._room = layout.sq_entries
         self._wait_arg = bytearray(_GETEVENTS_ARG.size + 16)
         self._wait_arg_at = syscalls.address_of(self._wait_arg)
+        at = self._wait_arg_at + _GETEVENTS_ARG.size
+        _GETEVENTS_ARG.pack_into(self._wait_arg, 0, 0, 0, 0, at)
+        self._waits_ns = 0
 
     def fileno(self) -> int:
         """Return the ring's descriptor, which is not for polling. Raises RingClosedError.
@@ -140,8 +144,9 @@ class Ring:
         if timeout_ns is not None:
             flags |= _ENTER_EXT_ARG
             arg, arg_bytes = self._wait_arg_at, _GETEVENTS_ARG.size
-            _GETEVENTS_ARG.pack_into(self._wait_arg, 0, 0, 0, 0, arg + arg_bytes)
-            self._wait_arg[arg_bytes:] = timespec(timeout_ns)
+            if timeout_ns != self._waits_ns:
+                self._waits_ns = timeout_ns
+                self._wait_arg[arg_bytes:] = timespec(timeout_ns)
         taken = syscalls.enter(self._fd, pending, wait, flags, arg, arg_bytes)
         if taken >= 0:
             return taken
@@ -171,6 +176,15 @@ class Ring:
         """Submit, wait and reap in one."""
         self.submit(wait=wait, timeout_ns=timeout_ns)
         return self.reap()
+
+    def glance(self, *, wait: int = 0, timeout_ns: int | None = None) -> list[Completion]:
+        """Submit, wait and take what this one call brought; the kernel may hold back more.
+
+        For a loop that comes back at once: there the work of one side of a connection goes on
+        while the other side's is done, where `turn` would gather until nothing more comes.
+        """
+        self.submit(wait=wait, timeout_ns=timeout_ns)
+        return self._take()
 
     def _take(self) -> list[Completion]:
         tail = self._words[self._cq_tail]
@@ -216,6 +230,13 @@ class Ring:
                 raise
             self._eventfd = eventfd
         return self._eventfd
+
+    def mute(self, *, muted: bool) -> None:
+        """Signal no eventfd, which costs less while nobody waits for it; or do it again.
+
+        What came meanwhile is not signalled afterwards: turn() once before waiting.
+        """
+        self._words[self._cq_flags] = _CQ_EVENTFD_DISABLED if muted else 0
 
     def register(self, what: int, arg: bytearray | None, count: int) -> int:
         """Call io_uring_register(2) on this ring. Raises OSError, RingClosedError."""

@@ -47,6 +47,14 @@ class Template:
             for offset, packer, plus in self.places[name]:
                 packer.pack_into(chain, offset, value + plus)
 
+    def writes(self, **values: int) -> tuple[tuple[slice, bytes], ...]:
+        """Return what `patch` would write, to be written often. Raises KeyError, struct.error."""
+        return tuple(
+            (slice(offset, offset + packer.size), packer.pack(value + plus))
+            for name, value in values.items()
+            for offset, packer, plus in self.places[name]
+        )
+
 
 def chain(*operations: Sqe) -> Template:
     """Return operations that run one after the other.
@@ -57,11 +65,18 @@ def chain(*operations: Sqe) -> Template:
     if not operations or operations[-1].flags & _LINKS:
         raise ValueError("a chain has operations, and the last is linked to none")
     linked = [each if each.flags & _LINKS else each.with_flags(Flag.IO_LINK) for each in operations]
-    linked[-1] = operations[-1]
+    return batch(*linked[:-1], operations[-1])
+
+
+def batch(*operations: Sqe) -> Template:
+    """Return operations that are begun in this order, and none waits for another.
+
+    Those that never wait are over before the next begins; of a chain, only the first is.
+    """
     places: dict[str, tuple[Place, ...]] = {}
-    for number, operation in enumerate(linked):
+    for number, operation in enumerate(operations):
         for field, hole in operation.holes().items():
             offset, code = FIELDS[field]
             place = Place(number * SQE_BYTES + offset, struct.Struct("=" + code), hole.plus)
             places[hole.name] = (*places.get(hole.name, ()), place)
-    return Template(raw=b"".join(each.pack() for each in linked), places=places)
+    return Template(raw=b"".join(each.pack() for each in operations), places=places)

@@ -1,11 +1,12 @@
 """A worker's books: what it counts as it goes, handed over as one report a tick."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from twbench.model.outcomes import Phase, error_key
+from twbench.model.outcomes import Phase, error_key, kind_of
 from twbench.model.reports import DIGITS, HIGHEST_US, LATENCIES, FleetReport
 
 
@@ -31,6 +32,12 @@ class Ledger:
         if key not in self._seen:
             self._seen.add(key)
             self.report.first_error_ns[key] = now_ns
+
+    def refuse(self, phase: Phase, error: str, *, dialled: bool = False) -> None:
+        """Book an attempt that got no connection; `dialled`: a socket was begun for it."""
+        self.error(phase, error, reused=False, now_ns=time.monotonic_ns())
+        if dialled and not kind_of(phase, error).syn_left:
+            self.report.not_sent += 1
 
     def connection_error(self, phase: Phase, error: str) -> None:
         """Book what an idle or closing connection saw; no attempt fails by it."""

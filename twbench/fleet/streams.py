@@ -5,17 +5,17 @@ import itertools
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
+from twbench.fleet import part
 from twbench.fleet.alarm import Alarm
 from twbench.fleet.answers import HeadReader
 from twbench.fleet.connection import Connection
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.pacing import Profile, arrivals
 from twbench.fleet.sockets import ConnectFailedError, Dialer
-from twbench.model.outcomes import Phase, errno_name, kind_of
-from twbench.model.plans import Endpoint, FleetPlan, share
+from twbench.model.outcomes import Phase, errno_name
+from twbench.model.plans import Endpoint, FleetPlan
 
 _REAP_S = 0.1
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 1.0
@@ -24,7 +24,6 @@ _SECOND_NS = 1_000_000_000
 _NEVER_NS = 1 << 62
 _NAP_NS = 250_000
 _LATE_NS = 10_000_000
-_SPENT = object()
 
 
 class Streams:
@@ -46,13 +45,13 @@ class Streams:
         self._plan = plan
         self._load = scenario.load
         self._client = client
-        self._routes = _routes(plan)
+        self._routes = itertools.cycle(part.routes(plan))
         self._requests = {
-            destination: _requests(destination, announce=self.ending != "server-idle")
+            destination: part.requests(destination, announce=part.announces(plan))
             for destination in plan.destinations
         }
         self._dialer = _dialer(plan)
-        self._quota = _quota(plan)
+        self._quota = part.quota(plan)
         self._offering = True
         self._stopped = asyncio.Event()
         self._alarm = Alarm()
@@ -60,13 +59,10 @@ class Streams:
         self._connecting: dict[asyncio.Task[object], int] = {}
         self._late: set[asyncio.Task[object]] = set()
         self._idle: dict[Endpoint, list[Connection]] = defaultdict(list)
-        self._pool_size = max(1, self._share(client.pool.size)) if client.pool else 0
+        self._pool_size = max(1, part.own_share(plan, client.pool.size)) if client.pool else 0
         self._room = asyncio.Semaphore(self._pool_size)
         self._attempt = self._attempt_pooled if client.pool else self._attempt_fresh
         self._request = self._retry if client.retries else self._attempt
-
-    def _share(self, total: int) -> int:
-        return share(total, self._plan.worker, self._plan.workers)
 
     # the course of a load
 
@@ -91,7 +87,7 @@ class Streams:
         """Start the users of a closed load."""
         profile = Profile.of(self._load)
         start_ns = time.monotonic_ns()
-        users = range(self._share(round(profile.highest)))
+        users = range(part.own_share(self._plan, round(profile.highest)))
         return {asyncio.create_task(self._user(user, profile, start_ns)) for user in users}
 
     async def _user(self, user: int, profile: Profile, start_ns: int) -> None:
@@ -101,11 +97,11 @@ class Streams:
         pause_s = _SHORTEST_PAUSE_S
         varies = profile.varies
         while self._offering and (now_ns := time.monotonic_ns()) < end_ns:
-            if varies and user >= self._share(
-                round(profile.level((now_ns - start_ns) / _SECOND_NS))
+            if varies and user >= part.own_share(
+                self._plan, round(profile.level((now_ns - start_ns) / _SECOND_NS))
             ):
                 await asyncio.sleep(_REAP_S / 2)
-            elif next(self._quota, _SPENT) is _SPENT:
+            elif next(self._quota, part.SPENT) is part.SPENT:
                 return
             elif await self._request(0) is None:
                 await asyncio.sleep(pause_s)
@@ -122,7 +118,7 @@ class Streams:
         cheaper than a timer for each. What is due and not started by the load's end is booked too.
         """
         tasks: set[asyncio.Task[None]] = set()
-        most = self._share(self._load.max_in_flight)
+        most = part.own_share(self._plan, self._load.max_in_flight)
         end_ns = start_ns + round(self._load.total_s * _SECOND_NS)
         now_ns = 0
         for due_s in arrivals(self._load, worker=self._plan.worker, workers=self._plan.workers):
@@ -130,12 +126,12 @@ class Streams:
             if due_ns > now_ns:
                 await self._alarm.until(max(due_ns, now_ns + _NAP_NS))
                 now_ns = time.monotonic_ns()
-            if not self._offering or next(self._quota, _SPENT) is _SPENT:
+            if not self._offering or next(self._quota, part.SPENT) is part.SPENT:
                 break
             late = now_ns > end_ns + _LATE_NS
             if late or len(tasks) >= most:
                 self.ledger.report.attempted += 1
-                self._refuse(Phase.CONNECT, "LATE" if late else "LIMIT")
+                self.ledger.refuse(Phase.CONNECT, "LATE" if late else "LIMIT")
                 continue
             task = asyncio.create_task(self._arrival(due_ns))
             tasks.add(task)
@@ -210,7 +206,7 @@ class Streams:
         try:
             await self._room.acquire()
         except asyncio.CancelledError:
-            self._refuse(Phase.CONNECT, "CANCELLED")
+            self.ledger.refuse(Phase.CONNECT, "CANCELLED")
             raise
         try:
             return await self._use_pool(*next(self._routes), intended_ns)
@@ -268,14 +264,14 @@ class Streams:
                 sock = await self._dialer.dial(source, destination)
                 await loop.create_connection(lambda: connection, sock=sock)
         except ConnectFailedError as error:
-            self._refuse(error.phase, error.error, dialled=True)
+            self.ledger.refuse(error.phase, error.error, dialled=True)
         except OSError as error:
-            self._refuse(Phase.CONNECT, errno_name(error.errno), dialled=True)
+            self.ledger.refuse(Phase.CONNECT, errno_name(error.errno), dialled=True)
         except asyncio.CancelledError:
             late = task in self._late
             # an answer may have come in the very moment of the cancellation
             if connection.awaiting:
-                self._refuse(Phase.CONNECT, "TIMEOUT" if late else "CANCELLED")
+                self.ledger.refuse(Phase.CONNECT, "TIMEOUT" if late else "CANCELLED")
             if not late:
                 raise
             self._late.discard(task)
@@ -291,36 +287,6 @@ class Streams:
     def ended(self, connection: Connection) -> None:
         """Hear from a connection that it is over."""
         self._live.discard(connection)
-
-    def _refuse(self, phase: Phase, error: str, *, dialled: bool = False) -> None:
-        """Book an attempt that got no connection."""
-        self.ledger.error(phase, error, reused=False, now_ns=time.monotonic_ns())
-        if dialled and not kind_of(phase, error).syn_left:
-            self.ledger.report.not_sent += 1
-
-
-def _routes(plan: FleetPlan) -> Iterator[tuple[str, Endpoint]]:
-    """Yield (source, destination) in turn, every pair equally often; workers start apart."""
-    pairs = [(source, to) for to in plan.destinations for source in plan.sources]
-    first = plan.worker % len(pairs)
-    return itertools.cycle(pairs[first:] + pairs[:first])
-
-
-def _requests(destination: Endpoint, *, announce: bool) -> tuple[bytes, bytes]:
-    """Return a connection's requests: any but the last, and the last, which announces the end."""
-    address, port = destination
-    host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    head = f"GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: twbench\r\n"
-    last = head + "Connection: close\r\n\r\n" if announce else head + "\r\n"
-    return f"{head}\r\n".encode(), last.encode()
-
-
-def _quota(plan: FleetPlan) -> Iterator[None]:
-    """Yield once for each request that this worker may make."""
-    total = plan.scenario.load.requests
-    if total is None:
-        return itertools.repeat(None)
-    return itertools.repeat(None, share(total, plan.worker, plan.workers))
 
 
 def _dialer(plan: FleetPlan) -> Dialer | None:

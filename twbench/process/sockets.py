@@ -51,7 +51,12 @@ def send_fin(transport: asyncio.BaseTransport) -> Fin:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return Fin.SECOND
-    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+    return send_fin_on(os.dup(sock.fileno()))
+
+
+def send_fin_on(descriptor: int) -> Fin:
+    """Do the same on a connected socket's descriptor, and close that."""
+    with socket.socket(fileno=descriptor) as twin:
         if tcp_state(twin) is not TcpState.ESTABLISHED:
             return Fin.SECOND
         try:

@@ -15,6 +15,7 @@ from hdrh.histogram import HdrHistogram
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.sockets import SOCKET_OPTIONS
 from twbench.fleet.streams import Streams
+from twbench.fleet.uring import Uring, why_not
 from twbench.model.endings import ENDINGS
 from twbench.model.plans import Endpoint, FleetPlan, ServerPlan
 from twbench.model.reports import FleetReport
@@ -22,6 +23,7 @@ from twbench.model.scenario import EndingSpec, Scenario, ServerSpec
 from twbench.server import ledger as server_ledger
 from twbench.server.behaviour import Behaviour
 from twbench.server.http import Listener
+from twbench.uring.probe import probe
 
 Handler = Callable[[socket.socket], Awaitable[None]]
 CUT_OFF = "connect:CANCELLED:run_ended"
@@ -126,16 +128,34 @@ def plan() -> Callable[..., FleetPlan]:
     return make
 
 
+@pytest.fixture(params=["streams", "uring"])
+def engine(request: pytest.FixtureRequest) -> Callable[[FleetPlan, Ledger], Streams | Uring]:
+    """Return each engine in turn: one suite is the specification of both."""
+    if request.param == "streams":
+        return Streams
+    if reason := probe().refusal:
+        pytest.xfail(reason)
+
+    def make(plan: FleetPlan, ledger: Ledger) -> Uring:
+        if reason := why_not(plan):
+            pytest.skip(reason)
+        return Uring(plan, ledger)
+
+    return make
+
+
 @pytest.fixture
-def offer() -> Callable[..., Awaitable[FleetReport]]:
+def offer(
+    engine: Callable[[FleetPlan, Ledger], Streams | Uring],
+) -> Callable[..., Awaitable[FleetReport]]:
     """Return a function that carries out a plan in this loop and checks that the books agree."""
 
     async def run(plan: FleetPlan, *, stop_after_s: float | None = None) -> FleetReport:
         ledger = Ledger()
-        engine = Streams(plan, ledger)
+        carried = engine(plan, ledger)
         if stop_after_s is not None:
-            asyncio.get_running_loop().call_later(stop_after_s, engine.stop)
-        await asyncio.wait_for(engine.run(time.monotonic_ns()), 20)
+            asyncio.get_running_loop().call_later(stop_after_s, carried.stop)
+        await asyncio.wait_for(carried.run(time.monotonic_ns()), 20)
         report = ledger.take(time.monotonic_ns())
         check_books(report)
         return report

@@ -13,6 +13,7 @@ from twbench.fleet.alarm import Alarm
 from twbench.model.plans import Endpoint, FleetPlan
 from twbench.model.reports import FleetReport
 from twbench.server.http import Listener
+from twbench.uring.pump import Pump
 
 Handler = Callable[[socket.socket], Awaitable[None]]
 Serve = Callable[[Handler], Endpoint]
@@ -407,12 +408,16 @@ async def test_what_waits_for_the_pool_at_the_end_is_cut_off(
 async def test_arrivals_that_a_slow_fleet_never_began_are_booked_as_late(
     bundled: Bundled, plan: Plan, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    until = Alarm.until
+    until, at = Alarm.until, Pump.at
 
     async def oversleep(self: Alarm, at_ns: int) -> None:
         await until(self, at_ns + 150_000_000)
 
+    def put_off(self: Pump, due_ns: int, call: Callable[[], None]) -> None:
+        at(self, due_ns + 150_000_000, call)
+
     monkeypatch.setattr(Alarm, "until", oversleep)
+    monkeypatch.setattr(Pump, "at", put_off)
     endpoint, _ = await bundled()
     load = {"mode": "open", "rate_per_s": 100, "duration_s": 0.4}
     report = await offer(plan(endpoint, load=load))

@@ -1,13 +1,14 @@
 """A fleet worker's process: a plan comes in on standard input, reports go out on standard output.
 
 The first line in is the plan, the second says when to start (`start <CLOCK_MONOTONIC ns>`), a later
-`stop` or the end of the input ends the load. Out go `{"ready": …}`, one report a tick, and last
-`{"done": true}`.
+`stop` or the end of the input ends the load. Out go `{"ready": …}`, or `{"failed": …}` where the
+engine that was asked for cannot be had, then one report a tick, and last `{"done": true}`.
 """
 
 import asyncio
 import time
 
+from twbench.fleet import uring
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.streams import Streams
 from twbench.model.plans import FleetPlan
@@ -26,10 +27,17 @@ def main() -> None:
 async def _main() -> None:
     lines = await read_input()
     plan = FleetPlan.from_line(await lines.readline())
+    asked = plan.scenario.client.engine
+    refusal = None if asked == "streams" else uring.why_not(plan)
+    if refusal and asked == "uring":
+        say({"failed": refusal, "error": "uring"})
+        return
     ledger = Ledger()
-    engine = Streams(plan, ledger)
+    by_ring = asked != "streams" and not refusal
+    engine = uring.Uring(plan, ledger) if by_ring else Streams(plan, ledger)
     settle_memory()
-    say({"ready": {"engine": "streams", "loop": loop_name()}})
+    name = "uring" if by_ring else "streams"
+    say({"ready": {"engine": name, "loop": loop_name(), "why": _why(asked, refusal)}})
     command = (await lines.readline()).split()
     if command[:1] != [b"start"]:
         return
@@ -42,13 +50,20 @@ async def _main() -> None:
     say({"done": True})
 
 
+def _why(asked: str, refusal: str | None) -> str:
+    """Return why this engine was taken."""
+    if asked == "auto":
+        return refusal or "this kernel's io_uring can do all that the scenario asks for"
+    return f"client.engine is {asked!r}"
+
+
 async def _tick(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(_TICK_S)
         say(ledger.take(time.monotonic_ns()).as_json())
 
 
-async def _stop_on_command(lines: asyncio.StreamReader, engine: Streams) -> None:
+async def _stop_on_command(lines: asyncio.StreamReader, engine: Streams | uring.Uring) -> None:
     await lines.readline()
     engine.stop()
 

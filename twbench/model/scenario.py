@@ -204,9 +204,14 @@ class LabSpec(_Table):
                 yield ("client", "sysctl", name), f"the server's is {other!r}; {allowed}"
 
 
+Engine = Literal["auto", "streams", "uring"]
+_ENGINE = "streams: asyncio; uring: io_uring; auto: io_uring where it can be had"
+
+
 class ServerSpec(_Table):
     """`[server]`: the bundled HTTP/1.1 server."""
 
+    engine: Engine = Field("auto", description=_ENGINE)
     processes: int = Field(1, ge=1, le=16, description="processes sharing the port (SO_REUSEPORT)")
     response_bytes: int = Field(512, ge=0, le=100_000_000, description="body of every answer")
     delay_ms: float = Field(0, ge=0, le=600_000, description="time to think before each answer")
@@ -329,7 +334,7 @@ class SocketOptions(_Table):
 class ClientSpec(_Table):
     """`[client]`: the fleet."""
 
-    engine: Literal["auto", "streams"] = Field("auto", description="how connections are driven")
+    engine: Engine = Field("auto", description=_ENGINE)
     workers: int = Field(1, ge=1, le=16, description="processes on each client host")
     connect_timeout_s: float = Field(10, gt=0, le=600, description="own limit on connect")
     request_timeout_s: float = Field(30, gt=0, le=3600, description="own limit on an answer")

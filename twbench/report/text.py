@@ -65,6 +65,13 @@ def render_comparison(summaries: Iterable[Summary]) -> RenderableType:
 _EXHAUSTED = "exhausted_after_s"
 
 
+def _engines(engines: Mapping[str, Any]) -> Iterator[Text]:
+    """Give what fleet and server ran on, and why."""
+    for name, engine in engines.items():
+        if why := engine.get("why"):
+            yield Text(f"{name}: engine {engine['engine']} ({why})", style="dim")
+
+
 def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     table.add_column(first)
@@ -87,6 +94,7 @@ def _title(summary: Summary) -> RenderableType:
         Text.assemble((scenario["name"], "bold"), f"   {summary['run_id']}"),
         Text(scenario.get("description", "").strip()),
         Text(f"ending {ending.name}: {ending.sentence}", style="dim"),
+        *_engines(summary["environment"]["engines"]),
         Text(),
     )
 

@@ -4,7 +4,6 @@ The attempts change namespaces, so they run in a process of their own:
 `python -m twbench.lab.probes` prints them as one JSON object, ability to error ("" = it works).
 """
 
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from twbench.lab.namespaces import effective_capabilities, leave_machine, own_user_namespace
 from twbench.lab.sysctls import path_of, read_sysctls, write_sysctls
 from twbench.model.errors import LabError
+from twbench.uring.ring import Ring
 
 PROBED_SYSCTLS = (
     "kernel.apparmor_restrict_unprivileged_userns",
@@ -171,12 +171,7 @@ def _sock_diag() -> None:
 
 
 def _io_uring() -> None:
-    """Make a ring of one entry (io_uring_setup(2); 425 on every architecture) and close it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    ring = libc.syscall(425, 1, ctypes.create_string_buffer(120))
-    if ring < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    os.close(ring)
+    Ring(entries=1, completions=2).close()
 
 
 ATTEMPTS: dict[str, Callable[[], None]] = {

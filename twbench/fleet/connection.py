@@ -37,7 +37,7 @@ class Connection(Exchanges, asyncio.Protocol):
         self._request = request
         self.transport: asyncio.Transport
         self.outcome: asyncio.Future[bool] = owner.loop.create_future()
-        self._open(intended_ns=intended_ns, last=last)
+        self._open(intended_ns, last=last)
 
     def exchange(self, request: bytes, *, intended_ns: int, last: bool) -> None:
         """Send a further request on an idle connection; `outcome` is that of this one then."""

@@ -14,6 +14,7 @@ from twbench.model.endings import Departure
 from twbench.model.outcomes import Phase, errno_name
 from twbench.process.sockets import Fin
 
+NEVER_NS = 1 << 62
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 # as plain strings: an enum's members are hashed in Python, twice for each count
 ACTIVE_CLOSE, PASSIVE_CLOSE, ACTIVE_RESET, RESET_BY_PEER = (
@@ -47,7 +48,6 @@ class Exchanges(ABC):
     __slots__ = (
         "_body_due",
         "_departure",
-        "_eof",
         "_intended_ns",
         "_last",
         "_ok",
@@ -62,24 +62,28 @@ class Exchanges(ABC):
 
     _owner: Owner
 
-    def _open(self, *, intended_ns: int, last: bool) -> None:
+    def _open(self, intended_ns: int, *, last: bool) -> None:
         """Begin a connection's life, and with it the first exchange."""
         self._departure: str | None = None
-        self._eof = False
         self._pending = b""
         self._body_due = 0
-        self.exchanges = 0
-        self.over = False
-        self._begin(intended_ns, last=last)
+        self.exchanges = 1
+        self.over = self._ok = False
+        self.awaiting = True
+        self._last = last
+        self._intended_ns = intended_ns
+        # how long connecting may take is the engine's to say
+        self.deadline_ns = NEVER_NS
+        self.began_ns = time.monotonic_ns()
 
     def _begin(self, intended_ns: int, *, last: bool) -> None:
-        """Begin an exchange."""
-        self.began_ns = began_ns = time.monotonic_ns()
-        self._intended_ns = intended_ns
-        self._last = last
+        """Begin a further exchange."""
         self._ok = False
         self.awaiting = True
+        self._last = last
+        self._intended_ns = intended_ns
         self.exchanges += 1
+        self.began_ns = began_ns = time.monotonic_ns()
         self.deadline_ns = began_ns + self._owner.request_timeout_ns
 
     @property
@@ -113,9 +117,11 @@ class Exchanges(ABC):
 
     def _established(self) -> None:
         """Count a connection that has been made."""
-        ledger = self._owner.ledger
+        owner = self._owner
+        ledger, began_ns = owner.ledger, self.began_ns
         ledger.report.established += 1
-        ledger.connect_ns.append(time.monotonic_ns() - self.began_ns)
+        ledger.connect_ns.append(time.monotonic_ns() - began_ns)
+        self.deadline_ns = began_ns + owner.request_timeout_ns
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of an answer; when it is complete, book it and go on to what follows."""
@@ -149,7 +155,6 @@ class Exchanges(ABC):
 
     def eof_received(self) -> None:
         """Hear the peer's FIN: where an answer was due, the exchange has failed."""
-        self._eof = True
         if self._departure is None:
             self._departure = PASSIVE_CLOSE
         if self.awaiting:
@@ -185,7 +190,8 @@ class Exchanges(ABC):
     def _complete(self) -> None:
         now_ns = time.monotonic_ns()
         self.awaiting = False
-        ledger = self._owner.ledger
+        owner = self._owner
+        ledger = owner.ledger
         if self._ok:
             ledger.report.ok += 1
         else:
@@ -193,11 +199,14 @@ class Exchanges(ABC):
         ledger.request_ns.append(now_ns - self.began_ns)
         if self._intended_ns:
             ledger.intended_ns.append(now_ns - self._intended_ns)
-        if self._last:
-            self._end(now_ns)
-        else:
-            self.deadline_ns = now_ns + self._owner.idle_ns
+        if not self._last:
+            self.deadline_ns = now_ns + owner.idle_ns
             self._resolve()
+            return
+        # the ending's first closer closes: this side now, or the other while this one waits
+        self.deadline_ns = now_ns + owner.hold_ns
+        if move := self.MOVES.get(owner.ending):
+            move(self)
 
     def _fail(self, phase: Phase, error: str) -> None:
         reused = self.reused and not self._partly_answered
@@ -233,12 +242,6 @@ class Exchanges(ABC):
         self._owner.ledger.report.crossed += fin is Fin.CROSSED
 
     # endings
-
-    def _end(self, now_ns: int) -> None:
-        """Let the ending's first closer close: this side now, or the other while this one waits."""
-        self.deadline_ns = now_ns + self._owner.hold_ns
-        if move := self.MOVES.get(self._owner.ending):
-            move(self)
 
     def close(self) -> None:
         """Close with FIN."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from twbench.fleet.exchanges import (
     ACTIVE_CLOSE,
+    NEVER_NS,
     PASSIVE_CLOSE,
     RESET_BY_PEER,
     RESETS,
@@ -22,7 +23,7 @@ from twbench.process.sockets import Fin, send_fin_on
 from twbench.uring.memory import Memory
 from twbench.uring.ring import Ring
 
-NEVER_NS = 1 << 62
+SHORTEST_PAUSE_NS = 10_000_000
 _CANCEL_AGAIN_NS = 100_000_000
 
 
@@ -34,7 +35,8 @@ class Attempt:
     user: int | None = None
     """Who makes it, in a closed load."""
     tries: int = 0
-    pause_ns: int = 0
+    pause_ns: int = SHORTEST_PAUSE_NS
+    """How long that user waits when there is no connection to be had; it doubles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -84,6 +86,7 @@ class Slot(Exchanges):
         "_leaving",
         "_receives",
         "_refusal",
+        "_refused",
         "_roads",
         "_unsent",
         "attempt",
@@ -121,15 +124,15 @@ class Slot(Exchanges):
         owner = self._owner
         self.attempt = attempt
         self.destination = road.destination
-        self._connected = self._leaving = self._unsent = False
+        self._connected = self._leaving = self._unsent = self._refused = False
         self._doom = ""
         self._refusal = 0
         self._holds = True
-        self._open(intended_ns=attempt.intended_ns, last=last)
+        self._open(attempt.intended_ns, last=last)
         self.deadline_ns = self.began_ns + owner.connect_timeout_ns
         owner.ring.push(self._chain(OPENING[last], road))
-        self._receives = owner.lives.receives[last]
-        self._due = 1 + self._receives
+        self._receives = receives = owner.lives.receives[last]
+        self._due = 1 + receives
 
     def exchange(self, attempt: Attempt, road: Road, *, last: bool) -> None:
         """Send a further request on an idle connection."""
@@ -227,7 +230,6 @@ class Slot(Exchanges):
             return
         self._connected = True
         self._established()
-        self.deadline_ns = self.began_ns + self._owner.request_timeout_ns
         if self._last and self._owner.half_closes:
             self._departure = ACTIVE_CLOSE
 
@@ -278,7 +280,8 @@ class Slot(Exchanges):
                 self.data_received(self._owner.memory.copy(at, result))
         elif result == 0:
             self.eof_received()
-            self._part(0)
+            self._finish()
+            return
         elif result != -errno.ECANCELED:
             self._part(-result)
         if not (self._due or self.over):
@@ -314,18 +317,16 @@ class Slot(Exchanges):
     # ends
 
     def _refuse(self, phase: Phase, number: int) -> None:
-        self.over = True
-        self.deadline_ns = NEVER_NS
         if self._doom and number == errno.ECANCELED:
             self._owner.ledger.refuse(phase, self._doom)
         else:
             self._owner.ledger.refuse(phase, errno_name(number), dialled=True)
-        self._hand_back(ok=None)
+        self.over = self._refused = True
+        self._resolve()
 
     def _part(self, number: int) -> None:
-        """End with the peer's FIN (0), or with an errno."""
-        if number:
-            self._lost(number)
+        """End with an errno."""
+        self._lost(number)
         self._finish()
 
     def _finish(self) -> None:
@@ -359,14 +360,13 @@ class Slot(Exchanges):
         return self._unsent
 
     def _resolve(self) -> None:
-        if self.over:
-            self.deadline_ns = NEVER_NS
-        self._hand_back(ok=self._ok)
-
-    def _hand_back(self, *, ok: bool | None) -> None:
-        self._owner.answered(self, ok=ok)
+        if not self.over:
+            self._owner.answered(self, ok=self._ok)
+            return
+        self.deadline_ns = NEVER_NS
+        self._owner.answered(self, ok=None if self._refused else self._ok)
         # unless it has begun its next life already
-        if self.over and self._holds:
+        if self._holds and self.over:
             self._holds = False
             self._push("close")
 

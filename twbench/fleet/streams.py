@@ -11,6 +11,7 @@ from twbench.fleet import part
 from twbench.fleet.alarm import Alarm
 from twbench.fleet.answers import HeadReader
 from twbench.fleet.connection import Connection
+from twbench.fleet.exchanges import NEVER_NS
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.pacing import Profile, arrivals
 from twbench.fleet.sockets import ConnectFailedError, Dialer
@@ -21,7 +22,6 @@ _REAP_S = 0.1
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 1.0
 _GRACE_S = 5.0
 _SECOND_NS = 1_000_000_000
-_NEVER_NS = 1 << 62
 _NAP_NS = 250_000
 _LATE_NS = 10_000_000
 
@@ -41,7 +41,7 @@ class Streams:
         self.request_timeout_ns = round(client.request_timeout_s * _SECOND_NS)
         self._connect_timeout_ns = round(client.connect_timeout_s * _SECOND_NS)
         expiry_s = client.pool.idle_expiry_s if client.pool else None
-        self.idle_ns = round(expiry_s * _SECOND_NS) if expiry_s else _NEVER_NS
+        self.idle_ns = round(expiry_s * _SECOND_NS) if expiry_s else NEVER_NS
         self._plan = plan
         self._load = scenario.load
         self._client = client

@@ -13,6 +13,7 @@ from functools import partial
 
 from twbench.fleet import part
 from twbench.fleet.answers import HeadReader
+from twbench.fleet.exchanges import NEVER_NS
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.lives import (
     BY_ROAD,
@@ -23,7 +24,7 @@ from twbench.fleet.lives import (
     option_values,
 )
 from twbench.fleet.pacing import Profile, arrivals
-from twbench.fleet.slot import NEVER_NS, STEPS, Attempt, Road, Slot
+from twbench.fleet.slot import SHORTEST_PAUSE_NS, STEPS, Attempt, Road, Slot
 from twbench.model.outcomes import Phase
 from twbench.model.plans import Endpoint, FleetPlan
 from twbench.uring.cqe import Completion
@@ -35,7 +36,7 @@ from twbench.uring.structs import sockaddr
 
 _SWEEP_NS = 100_000_000
 _RAMP_NS = 50_000_000
-_SHORTEST_PAUSE_NS, _LONGEST_PAUSE_NS = 10_000_000, 1_000_000_000
+_LONGEST_PAUSE_NS = 1_000_000_000
 _GRACE_NS = 5_000_000_000
 _SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
@@ -303,13 +304,13 @@ class Uring:
 
     def answered(self, slot: Slot, *, ok: bool | None) -> None:
         """Go on after an exchange; see `RingOwner`."""
+        attempt, slot.attempt = slot.attempt, None
         if slot.over:
             self._free.append(slot)
             if self._pool_size:
                 self._idle[slot.destination].pop(slot, None)
         elif slot.usable:
             self._idle[slot.destination][slot] = None
-        attempt, slot.attempt = slot.attempt, None
         if attempt is not None:
             self._over(attempt, ok=ok)
         if self._draining and len(self._free) == len(self.slots):
@@ -323,16 +324,27 @@ class Uring:
             else:
                 self._in_use -= 1
         if not ok and attempt.tries < self._client.retries and self._offering:
-            pause_ns = round(self._client.retry_backoff_ms * _MS_NS) << attempt.tries
-            attempt.tries += 1
-            self._backing_off += 1
-            self._pump.at(self._pump.now_ns + pause_ns, partial(self._retry, attempt))
+            self._back_off(attempt)
             return
         self._active -= 1
         if attempt.user is not None:
-            self._pause(attempt, ok=ok)
+            if ok is None:
+                self._pause(attempt, attempt.pause_ns)
+                attempt.pause_ns = min(2 * attempt.pause_ns, _LONGEST_PAUSE_NS)
+            else:
+                attempt.pause_ns = SHORTEST_PAUSE_NS
+                if self._gap_ns:
+                    self._pause(attempt, self._gap_ns)
+                else:
+                    self._go_on(attempt)
         if not self._active:
             self._end_if_done()
+
+    def _back_off(self, attempt: Attempt) -> None:
+        pause_ns = round(self._client.retry_backoff_ms * _MS_NS) << attempt.tries
+        attempt.tries += 1
+        self._backing_off += 1
+        self._pump.at(self._pump.now_ns + pause_ns, partial(self._retry, attempt))
 
     def _retry(self, attempt: Attempt) -> None:
         if self._cut:
@@ -341,17 +353,8 @@ class Uring:
         self.ledger.report.retried += 1
         self._attempt(attempt)
 
-    def _pause(self, user: Attempt, *, ok: bool | None) -> None:
-        """Let a user go on: at once, after the gap, or later where there was no connection."""
-        if ok is None:
-            pause_ns = user.pause_ns or _SHORTEST_PAUSE_NS
-            user.pause_ns = min(2 * pause_ns, _LONGEST_PAUSE_NS)
-        else:
-            user.pause_ns, pause_ns = 0, self._gap_ns
-        if pause_ns:
-            self._pump.at(self._pump.now_ns + pause_ns, partial(self._go_on, user))
-        else:
-            self._go_on(user)
+    def _pause(self, user: Attempt, pause_ns: int) -> None:
+        self._pump.at(self._pump.now_ns + pause_ns, partial(self._go_on, user))
 
     def _complete(self, found: list[Completion]) -> None:
         slots, steps = self.slots, STEPS

@@ -39,8 +39,8 @@ check: setup ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup ## every measurement of bench/, in turn
-	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit; done
+bench: setup ## measure everything beside its peers: 10 minutes (ARGS=--quick)
+	@$(BIN)/python bench/run.py $(ARGS)
 
 # uv resolves for all Pythons and processors at once; pip, which everyone has, installs the result.
 lock: setup ## remake requirements.lock (ARGS=--upgrade for newer versions)

@@ -1,19 +1,16 @@
-"""What the fleet reaches, and what its accounting costs.
+"""What the sampler costs a run, and whether a fleet worker's memory grows.
 
-python bench/rates.py [--seconds S] [--rounds N] [--memory-seconds S] [--json]
+python bench/rates.py [--seconds S] [--rounds N] [--memory-seconds S] [--memory-connections N]
+    [--quick] [--out FOLDER]
 
-Four measurements in one go, as an ordinary user, each load on hosts made for it, its client on one
-core and twbench's server on another; bench/README.md says how to read them.
+As an ordinary user, each load on hosts made for it; bench/README.md says how to read the figures.
 """
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +19,25 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402 - third-party, sorted after the path is set
 
-from bench.parts.figures import Row, at_least, at_most, slope, table  # noqa: E402
-from bench.parts.loads import USERS, Carried, carry, closed, scenario  # noqa: E402
+from bench.parts.errors import BrokenError, UnavailableError  # noqa: E402
+from bench.parts.figures import Row, at_most, ratio, slope, table  # noqa: E402
+from bench.parts.groups import bundled  # noqa: E402
+from bench.parts.loads import MANY, USERS, Carried, carry, closed, hosts, scenario  # noqa: E402
+from bench.parts.machine import describe  # noqa: E402
+from bench.parts.turns import say  # noqa: E402
 from twbench.model.errors import TwbenchError  # noqa: E402
 from twbench.run.course import run_scenario  # noqa: E402
 
-CONTESTANTS = ("bare uvloop", "streams", "aiohttp")
-PEERS = {"bare uvloop": 0.85, "aiohttp": 3.0}
-"""What `streams` is measured against, and which ratio of rates it is to reach."""
-SHARES_PERCENT = (20, 40, 60, 80)
-MOST_OFF_PERCENT, MOST_LOST_PERCENT = 1.0, 2.0
+MOST_LOST_PERCENT = 2.0
 WARM_UP = 1 / 3
 """The part of the memory measurement in which buffers and arenas still find their sizes."""
 GRAIN_KIB = 128
 """So much free memory malloc keeps for itself (mallopt(3), M_TRIM_THRESHOLD)."""
-BUSY_PERCENT = 90.0
-"""Under this the client's core was not the limit: the server was, or another program."""
-UNSAMPLED = {"ticks_per_s": 0.1, "looks_per_s": 0}
-MEMORY_LOADS: dict[str, dict[str, Any]] = {
-    "keep-alive": {"client": {"pool": {"size": USERS}}},
-    "a connection per request": {},
-}
+UNSAMPLED: dict[str, float] = {"ticks_per_s": 0.1, "looks_per_s": 0}
+MEMORY_LOADS = {"keep-alive": True, "a connection per request": False}
+"""Each with whether there is a pool."""
+FOREVER_S = 3600.0
+QUICK = {"seconds": 1.0, "rounds": 1, "memory_seconds": 6.0}
 
 Group = tuple[str, list[Row]]
 
@@ -51,7 +46,7 @@ def main() -> int:
     """Measure and print; return the exit status."""
     arguments = parse()
     try:
-        measured_on = machine()
+        measured_on = describe()
         groups = measure(arguments)
     except PackageNotFoundError as missing:
         print(f"{missing.name} is not installed: run `make setup`", file=sys.stderr)
@@ -59,29 +54,39 @@ def main() -> int:
     except TwbenchError as error:
         print(error, file=sys.stderr)
         return error.exit_status
+    except (BrokenError, UnavailableError) as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-    if arguments.json:
+    head = measured_on | settings(arguments)
+    print(*(f"{name}: {value}" for name, value in head.items()), sep="\n", end="\n\n")
+    print(table(groups))
+    if arguments.out:
         rows = {heading: [row.as_json() for row in rows] for heading, rows in groups}
-        head = {"machine": measured_on, "settings": settings(arguments)}
-        print(json.dumps(head | {"groups": rows}, indent=2))
-    else:
-        head = measured_on | settings(arguments)
-        print(*(f"{name}: {value}" for name, value in head.items()), sep="\n", end="\n\n")
-        print(table(groups))
+        found = {"machine": measured_on, "settings": settings(arguments), "groups": rows}
+        text = json.dumps(found, indent=2)
+        (arguments.out / "rates.json").write_text(text + "\n", encoding="utf-8")
     return 0
 
 
 def parse() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run of the sampler")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-seconds", type=float, default=30.0, help="of each memory run")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--memory-seconds", type=float, default=20.0, help="of each memory run")
+    parser.add_argument(
+        "--memory-connections", type=int, default=0, help="watch a worker make so many, too"
+    )
+    parser.add_argument("--quick", action="store_true", help="does it work at all?")
+    parser.add_argument("--out", type=Path, help="write the figures to rates.json in this folder")
+    parser.set_defaults(**QUICK if "--quick" in sys.argv else {})
     arguments = parser.parse_args()
     if arguments.seconds < 1 or arguments.rounds < 1 or arguments.memory_seconds < 6:
         parser.error("at least --seconds 1, --rounds 1 and --memory-seconds 6")
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     return arguments
 
 
@@ -97,107 +102,29 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure(arguments: argparse.Namespace) -> list[Group]:
     """Return every group of rows, measured one after the other."""
-    seconds, rounds = arguments.seconds, arguments.rounds
-    closed_loop = contest(seconds, rounds)
-    highest = next(row.median for row in closed_loop if row.name == "streams")
+    memory = remember(arguments.memory_seconds)
+    if arguments.memory_connections:
+        memory += remember_many(arguments.memory_connections)
     return [
-        (f"Closed loop, {USERS} users, a connection per request", closed_loop),
-        ("Open loop, streams, shares of its own maximum above", pace(highest, seconds, rounds)),
-        ("The sampler, whole runs, free on all cores", sample(seconds, rounds)),
-        ("Memory of a fleet worker", remember(arguments.memory_seconds)),
+        ("The sampler, whole runs, free on all cores", sample(arguments.seconds, arguments.rounds)),
+        ("Memory of a fleet worker", memory),
     ]
-
-
-def contest(seconds: float, rounds: int) -> list[Row]:
-    """Run the three clients in turn; each round begins with another one."""
-    task = scenario("rates", closed(seconds))
-    carried: dict[str, list[Carried]] = {name: [] for name in CONTESTANTS}
-    for number in range(rounds):
-        turn = number % len(CONTESTANTS)
-        for name in (*CONTESTANTS[turn:], *CONTESTANTS[:turn]):
-            say(f"closed loop, round {number + 1} of {rounds}: {name}")
-            carried[name].append(carry(name, task))
-    rates = figures(carried, lambda c: c.rate_per_s, "{}", "connections/s")
-    costs = figures(carried, lambda c: c.client_cpu_us, "client CPU, {}", "µs/connection", digits=1)
-    busy = figures(carried, lambda c: c.client_busy_percent, "client's core, {}", "% busy")
-    served = figures(carried, lambda c: c.server_busy_percent, "server's core, {}", "% busy")
-    first = figures(carried, lambda c: c.server_first_percent, "server first, {}", "% of closes")
-    full = {name: at_least(BUSY_PERCENT, row) for name, row in busy.items()}
-    return [
-        *rates.values(),
-        *(
-            at_least(
-                goal,
-                ratio(f"streams / {peer}", rates["streams"], rates[peer]),
-                void=not (full["streams"].met and full[peer].met),
-            )
-            for peer, goal in PEERS.items()
-        ),
-        *costs.values(),
-        *(ratio(f"client CPU, {peer} / streams", costs[peer], costs["streams"]) for peer in PEERS),
-        *full.values(),
-        *served.values(),
-        *first.values(),
-    ]
-
-
-def figures(
-    carried: dict[str, list[Carried]],
-    figure: Callable[[Carried], float],
-    name: str,
-    unit: str,
-    *,
-    digits: int = 0,
-) -> dict[str, Row]:
-    """Return a row of one figure for each client."""
-    return {
-        client: Row(
-            name=name.format(client), unit=unit, values=tuple(map(figure, each)), digits=digits
-        )
-        for client, each in carried.items()
-    }
-
-
-def pace(highest_per_s: float, seconds: float, rounds: int) -> list[Row]:
-    """Ask `streams` for shares of its maximum, in turn."""
-    asked = {share: highest_per_s * share / 100 for share in SHARES_PERCENT}
-    carried: dict[int, list[Carried]] = {share: [] for share in SHARES_PERCENT}
-    for number in range(rounds):
-        for share, rate_per_s in asked.items():
-            say(f"open loop, round {number + 1} of {rounds}: {share}%")
-            load = {"mode": "open", "rate_per_s": rate_per_s, "duration_s": seconds}
-            carried[share].append(carry("streams", scenario("pace", load), may_fail=True))
-    rows = []
-    for share, each in carried.items():
-        reached = tuple(c.rate_per_s for c in each)
-        off = tuple(100 * abs(rate / asked[share] - 1) for rate in reached)
-        tail = tuple(c.p99_from_intended_ms for c in each if c.p99_from_intended_ms is not None)
-        busy = tuple(c.client_busy_percent for c in each)
-        name = f"{share}%: asked {asked[share]:,.0f}, achieved"
-        rows += [
-            Row(name=name, unit="/s", values=reached),
-            at_most(MOST_OFF_PERCENT, Row(name=f"{share}%: off", unit="%", values=off, digits=2)),
-            Row(name=f"{share}%: p99 from intended start", unit="ms", values=tail, digits=2),
-            Row(name=f"{share}%: client's core", unit="% busy", values=busy),
-            Row(name=f"{share}%: failed", unit="attempts", values=tuple(c.failed for c in each)),
-        ]
-    return rows
 
 
 def sample(seconds: float, rounds: int) -> list[Row]:
     """Make whole runs with the sampler at its usual pace and almost without it, in turn."""
     rates: dict[str, list[float]] = {"sampled": [], "unsampled": []}
     for number in range(rounds):
-        for name, tables in (("sampled", {}), ("unsampled", {"sampling": UNSAMPLED})):
+        for name, sampling in (("sampled", {}), ("unsampled", UNSAMPLED)):
             say(f"sampler, round {number + 1} of {rounds}: {name}")
-            task = scenario(name, closed(seconds), **tables)
+            task = scenario(closed(seconds), lab=hosts(ports=MANY), sampling=sampling)
             with tempfile.TemporaryDirectory() as results:
                 result = run_scenario(task, results_dir=Path(results))
             if result.interrupted:
                 raise KeyboardInterrupt
             summary = result.summary
             if summary["outcomes"]["errors"]:
-                raise SystemExit(f"{name}: {summary['outcomes']['errors']}")
+                raise BrokenError(f"{name}: {summary['outcomes']['errors']}")
             rates[name].append(summary["rates"]["connections_per_s"])
     rows = [Row(name=n, unit="connections/s", values=tuple(v)) for n, v in rates.items()]
     shares = ratio("", *rows).values
@@ -210,55 +137,49 @@ def sample(seconds: float, rounds: int) -> list[Row]:
 def remember(seconds: float) -> list[Row]:
     """Watch the resident memory of a worker while it goes through many requests."""
     rows = []
-    for name, tables in MEMORY_LOADS.items():
+    for name, pool in MEMORY_LOADS.items():
         say(f"memory: {name}, {seconds:g} s")
-        carried = carry("watched streams", scenario("memory", closed(seconds), **tables))
-        samples = [json.loads(line) for line in carried.errors]
-        times_ns, counts = zip(*carried.history, strict=True)
-        from_ns = samples[0]["t_ns"] + WARM_UP * seconds * 1e9
-        warm = [s for s in samples if from_ns <= s["t_ns"] <= times_ns[-1]]
-        requests = np.interp([s["t_ns"] for s in warm], times_ns, counts)
-        resident_kib = [s["rss_kib"] for s in warm]
-        growth = slope((requests / 100_000).tolist(), resident_kib, grain=GRAIN_KIB)
-        goal = f"<= {growth.noise_per_x:.1f}, the noise"
-        rows += [
-            Row(name=f"{name}: requests", unit="", values=(carried.exchanges,)),
-            Row(name=f"{name}: resident", unit="MiB", values=(resident_kib[-1] / 1024,), digits=1),
-            Row(
-                name=f"{name}: slope",
-                unit="KiB/100,000",
-                values=(growth.per_x,),
-                digits=1,
-                goal=goal,
-                met=not growth.beyond_noise,
-            ),
-        ]
+        task = scenario(closed(seconds), server="streams", pool=pool, lab=hosts(ports=MANY))
+        rows += growth_of(name, carry("watched", task, server="streams"))
     return rows
 
 
-def ratio(name: str, above: Row, below: Row) -> Row:
-    """Return the ratio of two rows, round by round."""
-    values = tuple(a / b for a, b in zip(above.values, below.values, strict=True))
-    return Row(name=name, unit="", values=values, digits=2)
+def remember_many(connections: int) -> list[Row]:
+    """Watch a worker until it has made so many connections, each with one request."""
+    say(f"memory: {connections:,} connections")
+    load = {"concurrency": USERS, "duration_s": FOREVER_S, "requests": connections}
+    server = bundled()
+    task = scenario(load, server=server, lab=hosts(ports=MANY))
+    return growth_of(f"{connections:,} connections", carry("watched", task, server=server))
 
 
-def machine() -> dict[str, str]:
-    """Return what the figures were measured on, and how busy that was with other things."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    versions = (f"{name} {version(name)}" for name in ("uvloop", "aiohttp", "httptools", "numpy"))
-    return {
-        "kernel": platform.release(),
-        "processor": models[0] if models else platform.machine(),
-        "cores": f"{os.cpu_count()}, of which usable {len(os.sched_getaffinity(0))}",
-        "python": f"{platform.python_version()}, {', '.join(versions)}",
-        "load average at the start": f"{os.getloadavg()[0]:.2f}",
-    }
-
-
-def say(what: str) -> None:
-    """Tell on standard error how far it is."""
-    print(what, file=sys.stderr, flush=True)
+def growth_of(name: str, carried: Carried) -> list[Row]:
+    """Return how much memory and how many descriptors a watched worker came to hold."""
+    samples = [json.loads(line) for line in carried.errors]
+    times_ns, counts = zip(*carried.history, strict=True)
+    from_ns = times_ns[-1] - (1 - WARM_UP) * carried.elapsed_s * 1e9
+    warm = [s for s in samples if from_ns <= s["t_ns"] <= times_ns[-1]]
+    requests = np.interp([s["t_ns"] for s in warm], times_ns, counts)
+    resident_kib = [s["rss_kib"] for s in warm]
+    growth = slope((requests / 100_000).tolist(), resident_kib, grain=GRAIN_KIB)
+    goal = f"<= {growth.noise_per_x:.1f}, the noise"
+    return [
+        Row(name=f"{name}: requests", unit="", values=(carried.exchanges,)),
+        Row(name=f"{name}: resident", unit="MiB", values=(resident_kib[-1] / 1024,), digits=1),
+        Row(
+            name=f"{name}: slope",
+            unit="KiB/100,000",
+            values=(growth.per_x,),
+            digits=1,
+            goal=goal,
+            met=not growth.beyond_noise,
+        ),
+        Row(
+            name=f"{name}: descriptors, most",
+            unit="",
+            values=(max(s["descriptors"] for s in warm),),
+        ),
+    ]
 
 
 if __name__ == "__main__":

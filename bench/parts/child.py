@@ -11,11 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from bench.parts.errors import BrokenError, UnavailableError
 from twbench.lab.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
-_READY_WITHIN_S = 20.0
+_READY_WITHIN_S = 30.0
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: CPU time of user and kernel together
+
+
+def cpu_clock_s(pid: int) -> float:
+    """Return the CPU time of a process so far, in seconds (clock_getcpuclockid(3)). OSError."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 class Child:
@@ -24,16 +30,22 @@ class Child:
     A thread reads each of its pipes, so that it never waits for this program.
     """
 
-    def __init__(self, lab: Lab, host: str, argv: Sequence[str], *, core: int) -> None:
-        """Start `python argv` on the host."""
-        command, descriptors = lab.command(host, [sys.executable, "-P", *argv])
+    def __init__(
+        self, lab: Lab, host: str, argv: Sequence[str], *, core: int, python: str = ""
+    ) -> None:
+        """Start a script (`-m` and a module too) on the host.
+
+        Without a `python` of its own it runs on this program's, and finds the same packages.
+        """
+        command, descriptors = lab.command(host, [python or sys.executable, "-P", *argv])
+        paths = {} if python else {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=descriptors,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env=os.environ | paths,
             start_new_session=True,
         )
         os.sched_setaffinity(self._process.pid, {core})
@@ -44,6 +56,10 @@ class Child:
         """The lines of standard error."""
         self.cpu_s = 0.0
         """CPU time at `done`, in seconds since the process began."""
+        self.ready: dict[str, Any] = {}
+        """What it said it runs on."""
+        self.refusal = ""
+        """Why it cannot do what it was told, if it says so."""
         self._is_ready, self._is_done = threading.Event(), threading.Event()
         self._done = False
         self._readers = [
@@ -63,26 +79,35 @@ class Child:
             self._fail("ended too early")
 
     def wait_ready(self) -> None:
-        """Return when the process is ready; SystemExit if it never is."""
+        """Return when the process is ready; BrokenError if it never is.
+
+        Raises:
+            UnavailableError: the process says that it cannot do this here.
+        """
         self._is_ready.wait(_READY_WITHIN_S)
+        if self.refusal:
+            raise UnavailableError(self.refusal)
         if not self._is_ready.is_set() or self._done or self._is_done.is_set():
             self._fail("was not ready")
 
     def wait_done(self, within_s: float) -> None:
-        """Return when the process has said `done`; SystemExit if it ends without, or is late."""
+        """Return when the process has said `done`; BrokenError if it ends without, or is late."""
         self._is_done.wait(within_s)
         if not self._done:
             self._fail("did not come to its end")
 
     def cpu_now_s(self) -> float:
-        """Return the CPU time of all its threads so far, in seconds (clock_getcpuclockid(3))."""
-        return time.clock_gettime((~self._process.pid << 3) | _CPUCLOCK_SCHED)
+        """Return the CPU time of all its threads so far, in seconds."""
+        return cpu_clock_s(self._process.pid)
 
     def _listen(self, stdout: IO[bytes]) -> None:
         for line in stdout:
             message = json.loads(line)
             if "ready" in message:
+                self.ready = message["ready"]
                 self._is_ready.set()
+            elif "failed" in message:
+                self.refusal = message["failed"]
             elif "done" in message:
                 self.cpu_s = self.cpu_now_s()
                 self._done = True
@@ -100,7 +125,7 @@ class Child:
         for reader in self._readers:
             reader.join()
         said = [*map(str, self.messages[-3:]), *self.errors[-20:]]
-        raise SystemExit(f"{self.name} {how}\n{''.join(said)}")
+        raise BrokenError(f"{self.name} {how}\n{''.join(said)}")
 
     def __enter__(self) -> Self:
         """Return the process."""

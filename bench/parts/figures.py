@@ -12,7 +12,10 @@ _WIDTHS = (47, 10, 19, 22)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One line of the table: a figure of every round, and what it was to be."""
+    """One line of the table: a figure of every round, and what it was to be.
+
+    Without values it tells, in `goal`, why there are none.
+    """
 
     name: str
     unit: str
@@ -32,9 +35,9 @@ class Row:
         return {
             "name": self.name,
             "unit": self.unit,
-            "median": round(self.median, self.digits + 2),
-            "min": round(min(self.values), self.digits + 2),
-            "max": round(max(self.values), self.digits + 2),
+            "median": round(self.median, self.digits + 2) if self.values else None,
+            "min": round(min(self.values), self.digits + 2) if self.values else None,
+            "max": round(max(self.values), self.digits + 2) if self.values else None,
             "rounds": [round(value, self.digits + 2) for value in self.values],
             "goal": self.goal,
             "met": self.met,
@@ -42,6 +45,8 @@ class Row:
 
     def as_text(self) -> str:
         """Return the row as a line of the table."""
+        if not self.values:
+            return _line(self.name, "-", "", self.goal, "")
         low, high = (f"{end(self.values):,.{self.digits}f}" for end in (min, max))
         met = {None: "", True: "met", False: "NOT MET"}[self.met]
         cells = (
@@ -68,6 +73,17 @@ def _judged(row: Row, goal: str, *, met: bool, void: bool) -> Row:
     if void:
         return replace(row, goal=f"{goal}, but void", met=None)
     return replace(row, goal=goal, met=met)
+
+
+def missing(name: str, reason: str) -> Row:
+    """Return the row of what could not be measured."""
+    return Row(name=name, unit="", values=(), goal=reason)
+
+
+def ratio(name: str, above: Row, below: Row) -> Row:
+    """Return the ratio of two rows, round by round, each of the same rounds."""
+    values = tuple(a / b for a, b in zip(above.values, below.values, strict=True))
+    return Row(name=name, unit="", values=values, digits=2)
 
 
 def table(groups: Iterable[tuple[str, Sequence[Row]]]) -> str:

@@ -1,42 +1,23 @@
-"""One load, carried once: a lab of its own, the client on one core, twbench's server on another."""
+"""One load, carried once: a client on one core, a server on another, on hosts made for it."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.parts.child import ROOT, Child
+from bench.parts.clients import CLIENTS
+from bench.parts.counters import Counters
+from bench.parts.errors import BrokenError, UnavailableError
+from bench.parts.servers import serve
 from twbench.lab.lab import Lab
-from twbench.model.endings import Departure
-from twbench.model.errors import UsageError
+from twbench.model.errors import ScenarioError, UsageError
 from twbench.model.parse import build_scenario
-from twbench.model.reports import FleetReport, ServerReport
-from twbench.model.scenario import Scenario
-from twbench.run.books import histogram, percentiles_ms
-from twbench.run.planning import fleet_plans, lab_plan, server_plan
+from twbench.model.scenario import ClientSpec, Scenario, ServerSpec
+from twbench.run.planning import fleet_plans, lab_plan
 
 USERS = 64
-_LEAD_NS = 200_000_000
-_GRACE_S = 60.0
-
-CLIENTS: Mapping[str, tuple[str, ...]] = {
-    "bare uvloop": (str(ROOT / "bench/clients/bare_uvloop.py"),),
-    "streams": ("-m", "twbench.fleet.worker"),
-    "aiohttp": (str(ROOT / "bench/clients/aiohttp_force_close.py"),),
-    "watched streams": (str(ROOT / "bench/clients/watched_fleet.py"),),
-}
-"""How each client is started. All are told a FleetPlan and answer as a fleet worker does."""
-
-# The server closes first and holds TIME_WAIT. With 64,512 ports to each of 8 destinations no
-# connection meets the TIME_WAIT of an earlier one, and no table runs full.
-_LAB = {
-    "client": {"sysctl": {"net.ipv4.ip_local_port_range": "1024 65535"}},
-    "server": {
-        "ports": list(range(8080, 8088)),
-        "sysctl": {"net.ipv4.tcp_max_tw_buckets": 1_000_000},
-    },
-}
+MANY = tuple(range(8080, 8088))
+"""Ports of the server for a long load: no connection meets the TIME_WAIT of an earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,10 +30,12 @@ class Carried:
     elapsed_s: float
     """From the start to the end of the last connection."""
     client_cpu_s: float
+    """Of the client's processes, user and kernel."""
     server_cpu_s: float
     server_first: int
-    """Connections that the server closed before it had heard of the client's close."""
-    p99_from_intended_ms: float | None
+    """Connections for which the server's host entered TIME_WAIT, by its kernel (TcpExtTW)."""
+    p99_ms: float | None
+    """From the intended start; None from a client that does not measure it."""
     history: Sequence[tuple[int, int]]
     """CLOCK_MONOTONIC ns, and exchanges attempted until then."""
     errors: Sequence[str]
@@ -69,25 +52,24 @@ class Carried:
         return self.client_cpu_s / self.exchanges * 1e6
 
     @property
+    def server_cpu_us(self) -> float:
+        """Return the server's CPU time per exchange, user and kernel, in microseconds."""
+        return self.server_cpu_s / self.exchanges * 1e6
+
+    @property
     def client_busy_percent(self) -> float:
-        """Return how much of the client's core the client's process took."""
+        """Return how much of its core the client took."""
         return 100 * self.client_cpu_s / self.elapsed_s
+
+    @property
+    def server_busy_percent(self) -> float:
+        """Return how much of its core the server took."""
+        return 100 * self.server_cpu_s / self.elapsed_s
 
     @property
     def server_first_percent(self) -> float:
         """Return of how many exchanges in a hundred the server closed the connection first."""
         return 100 * self.server_first / self.exchanges
-
-    @property
-    def server_busy_percent(self) -> float:
-        """Return how much of the server's core the server's process took."""
-        return 100 * self.server_cpu_s / self.elapsed_s
-
-
-def scenario(name: str, load: Mapping[str, Any], **tables: Any) -> Scenario:  # noqa: ANN401 - TOML
-    """Return a scenario in which the server closes first, with the given load."""
-    raw = {"name": name, "ending": {"kind": "server-fin"}, "lab": _LAB, "load": load, **tables}
-    return build_scenario(raw, source=name)
 
 
 def closed(duration_s: float) -> dict[str, Any]:
@@ -95,71 +77,115 @@ def closed(duration_s: float) -> dict[str, Any]:
     return {"concurrency": USERS, "duration_s": duration_s}
 
 
-def carry(client: str, task: Scenario, *, may_fail: bool = False) -> Carried:
+def scenario(
+    load: Mapping[str, Any],
+    *,
+    client: str = "",
+    server: str = "",
+    ending: str = "server-fin",
+    pool: bool = False,
+    lab: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, float] | None = None,
+) -> Scenario:
+    """Return a scenario for an engine each of client and server, where they are twbench's.
+
+    One destination, unless `lab` says otherwise: other tools know only one.
+
+    Raises:
+        UnavailableError: twbench has no such engine.
+    """
+    raw: dict[str, Any] = {"name": "bench", "ending": {"kind": ending}, "load": load}
+    raw["sampling"] = sampling or {}
+    raw["lab"] = lab or hosts()
+    raw["client"] = _engine(ClientSpec, client) | ({"pool": {"size": USERS}} if pool else {})
+    raw["server"] = _engine(ServerSpec, server) | {"keepalive_requests": 1_000_000_000}
+    try:
+        return build_scenario(raw, source="bench")
+    except ScenarioError as error:
+        if "engine" in str(error):
+            wanted = client if "client.engine" in str(error) else server
+            raise UnavailableError(f"twbench has no engine '{wanted}' here") from None
+        raise
+
+
+def _engine(spec: type[ClientSpec | ServerSpec], name: str) -> dict[str, Any]:
+    """Name the engine, but not the one that a side without a choice has anyway."""
+    chosen = name == "uring" or (name == "streams" and "engine" in spec.model_fields)
+    return {"engine": name} if chosen else {}
+
+
+def hosts(
+    *, ports: Sequence[int] = MANY[:1], addresses: int = 1, buckets: int | None = None
+) -> dict[str, Any]:
+    """Return a lab with every port for the client, and room for two million TIME_WAITs a side."""
+    room = {"net.ipv4.tcp_max_tw_buckets": 2_000_000}
+    return {
+        "client": {
+            "addresses": addresses,
+            "sysctl": {"net.ipv4.ip_local_port_range": "1024 65535", **room},
+        },
+        "server": {"ports": ports, "sysctl": room},
+        **({"ehash_entries": buckets} if buckets else {}),
+    }
+
+
+def carry(client: str, task: Scenario, *, server: str, may_fail: bool = False) -> Carried:
     """Run a load on hosts made for it; only with `may_fail` is a failed attempt a figure.
 
     Raises:
         LabError: the hosts cannot be made here.
+        UnavailableError: client or server is not to be had.
         UsageError: there is only one core.
-        SystemExit: a process or an attempt failed, or the server's count is another.
+        BrokenError: a process or an attempt failed, or the server's side counts otherwise.
     """
+    with Lab(lab_plan(task)) as lab:
+        return carry_in(lab, client, task, server=server, may_fail=may_fail)
+
+
+def carry_in(
+    lab: Lab, client: str, task: Scenario, *, server: str, may_fail: bool = False
+) -> Carried:
+    """Run a load in a lab that stands already; the rest is as for `carry`."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise UsageError("client and server need a core each, and this program may use only one")
-    with Lab(lab_plan(task)) as lab:
-        ((host, plan),) = fleet_plans(task, lab.plan)
-        worker = ("-m", "twbench.server.worker")
-        with (
-            Child(lab, "server", worker, core=cores[1]) as server,
-            Child(lab, host, CLIENTS[client], core=cores[0]) as fleet,
-        ):
-            server.say(server_plan(task, lab.plan).as_line())
-            fleet.say(plan.as_line())
-            server.wait_ready()
-            fleet.wait_ready()
-            before_s = fleet.cpu_now_s(), server.cpu_now_s()
-            start_ns = time.monotonic_ns() + _LEAD_NS
-            fleet.say(b"start %d\n" % start_ns)
-            fleet.wait_done(task.load.total_s + _GRACE_S)
-            server_cpu_s = server.cpu_now_s() - before_s[1]
-            server.say(b"stop\n")
-            server.wait_done(_GRACE_S)
-        carried, answered = _added_up(
-            fleet, server, start_ns, (fleet.cpu_s - before_s[0], server_cpu_s)
+    ((_, plan),) = fleet_plans(task, lab.plan)
+    with (
+        serve(server, lab, task, core=cores[1]) as serving,
+        Counters(lab, lab.plan.server.stack) as counters,
+    ):
+        before, server_before_s = counters.read(), serving.cpu_now_s()
+        account = CLIENTS[client](lab, plan, cores[0])
+        server_cpu_s = serving.cpu_now_s() - server_before_s
+        counted = serving.stop()
+        after = counters.read()
+    carried = Carried(
+        exchanges=account.told.exchanges,
+        failed=account.told.failed,
+        elapsed_s=account.told.elapsed_s,
+        client_cpu_s=account.cpu_s,
+        server_cpu_s=server_cpu_s,
+        server_first=after.waited - before.waited,
+        p99_ms=account.p99_ms,
+        history=account.history,
+        errors=account.errors,
+    )
+    if carried.failed and not may_fail:
+        raise BrokenError(
+            f"{client}: {carried.failed:,} attempts failed, {carried.exchanges:,} did not"
         )
-    # an answer may come too late for its client
-    agreed = carried.exchanges <= answered if carried.failed else carried.exchanges == answered
-    if not agreed or (carried.failed and not may_fail):
-        raise SystemExit(
-            f"{client}: {carried.exchanges:,} answers and {carried.failed:,} failed attempts;"
-            f" the server counts {answered:,} answers"
-        )
+    under_way = 2 * USERS + carried.failed
+    if task.client.pool is None:
+        opened = after.opened - before.opened
+        _agree(client, carried, opened, "connections by the server's kernel", under_way)
+    if counted is not None:
+        # a client of ours stops for nothing that is under way
+        slack = under_way if may_fail else 0
+        _agree(client, carried, counted.requests, "requests by the server", slack)
     return carried
 
 
-def _added_up(
-    fleet: Child, server: Child, start_ns: int, cpu_s: tuple[float, float]
-) -> tuple[Carried, int]:
-    """Return what the client counted, and how many requests the server answered."""
-    counted, answered, latency, history = FleetReport(), ServerReport(), histogram(), []
-    for message in fleet.messages:
-        report = FleetReport.from_json(message)
-        counted.add(report)
-        history.append((report.t_ns, counted.attempted))
-        if encoded := report.histograms.get("request_from_intended"):
-            latency.decode_and_add(encoded)
-    for message in server.messages:
-        answered.add(ServerReport.from_json(message))
-    percentiles = percentiles_ms(latency)
-    carried = Carried(
-        exchanges=counted.ok,
-        failed=counted.attempted - counted.ok,
-        elapsed_s=(counted.t_ns - start_ns) / 1e9,
-        client_cpu_s=cpu_s[0],
-        server_cpu_s=cpu_s[1],
-        server_first=answered.departures[Departure.ACTIVE_CLOSE],
-        p99_from_intended_ms=percentiles["p99"] if percentiles else None,
-        history=history,
-        errors=fleet.errors,
-    )
-    return carried, answered.requests
+def _agree(client: str, carried: Carried, count: int, what: str, slack: int) -> None:
+    """BrokenError unless the other side counts as many, but for what was under way at the end."""
+    if abs(count - carried.exchanges) > slack:
+        raise BrokenError(f"{client} counts {carried.exchanges:,}; {count:,} {what}")

@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ from twbench.model.states import TcpState
 Pair = tuple[socket.socket, socket.socket]
 
 NETLINK_GENERIC = 16
-DATAGRAM_LIMIT = 256 * 1024
+DATAGRAM_LIMIT = 64 * 1024
 DONE = bytes.fromhex("14000000 0300 0200 01000000 00000000 00000000")
 LOST_ON_THE_WAY = DONE[:6] + b"\x12" + DONE[7:]
 """The same with NLM_F_DUMP_INTR."""
@@ -114,6 +116,107 @@ def test_dump_interrupted_every_time_says_so(pair: Pair) -> None:
     theirs.send(LOST_ON_THE_WAY)
     theirs.send(DONE)
     assert not diag.dump(states=ALL_STATES).interrupted
+
+
+class Overrun(socket.socket):
+    """Asks twice with next to no room, the first time: the refusal of the second overruns it."""
+
+    asked = 0
+
+    def setsockopt(self, *arguments: Any) -> None:  # noqa: ANN401 - as the socket's own
+        if arguments[1] == socket.SO_RCVBUF:
+            arguments = (*arguments[:2], 1)
+        super().setsockopt(*arguments)
+
+    def send(self, *arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        self.asked += 1
+        if self.asked == 1:
+            super().send(*arguments)
+        return super().send(*arguments)
+
+
+@in_a_namespace
+def test_overrun_by_the_kernel_is_noticed_and_the_dump_asked_for_again(crowded_pid: int) -> None:
+    made: list[Overrun] = []
+
+    def overrun(family: int, kind: int, protocol: int) -> socket.socket:
+        opened = open_socket_of(crowded_pid)(family, kind, protocol)
+        made.append(Overrun(family, kind, protocol, fileno=opened.detach()))
+        return made[-1]
+
+    plain, diag = DiagSocket(open_socket_of(crowded_pid)), DiagSocket(overrun)
+    assert identities(rows_of(diag)) == identities(rows_of(plain))
+    assert [each.asked for each in made] == [2]
+    for each in (plain, diag):
+        each.close()
+
+
+class Stuck(socket.socket):
+    """Breaks off as a dump does for which the kernel found no memory: ENOBUFS, then silence."""
+
+    told = False
+
+    def recv_into(self, *_arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        code = errno.EAGAIN if self.told else errno.ENOBUFS
+        self.told = True
+        raise OSError(code, os.strerror(code))
+
+
+@in_a_namespace
+@pytest.mark.parametrize(("stuck", "interrupted"), [(1, False), (2, False), (3, True)])
+def test_dump_that_broke_off_is_asked_for_again_on_a_new_socket(
+    pid: int, stuck: int, interrupted: bool
+) -> None:
+    made: list[socket.socket] = []
+
+    def open_socket(family: int, kind: int, protocol: int) -> socket.socket:
+        opened = open_socket_of(pid)(family, kind, protocol)
+        if len(made) < stuck:
+            opened = Stuck(family, kind, protocol, fileno=opened.detach())
+        made.append(opened)
+        return opened
+
+    with open_socket_of(pid)(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
+        listener.listen()
+        diag = DiagSocket(open_socket)
+        dump = diag.dump(states=ALL_STATES)
+        assert (dump.interrupted, len(join(dump.parts))) == (interrupted, 0 if interrupted else 1)
+        assert len(made) == stuck + 1
+        assert [each.fileno() for each in made[:stuck]] == [-1] * stuck
+        assert len(rows_of(diag)) == 1
+        diag.close()
+
+
+@in_a_namespace
+def test_sockets_that_stay_are_each_seen_once_while_others_come_and_go(crowded_pid: int) -> None:
+    diag = DiagSocket(open_socket_of(crowded_pid))
+    held = 1 << TcpState.ESTABLISHED | 1 << TcpState.CLOSE_WAIT
+    stay = identities(join(diag.dump(states=held).parts))
+    assert len(stay) > 300
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        make = open_socket_of(crowded_pid)
+        with make(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            while not over.is_set():
+                with make(socket.AF_INET, socket.SOCK_STREAM, 0) as client:
+                    client.connect(listener.getsockname())
+                    listener.accept()[0].close()
+
+    crowd = threading.Thread(target=come_and_go)
+    crowd.start()
+    try:
+        for _ in range(20):
+            dump = diag.dump(states=ALL_STATES)
+            seen = Counter(identities(join(dump.parts)))
+            assert {seen[each] for each in stay} == {1}
+            assert not dump.interrupted
+    finally:
+        over.set()
+        crowd.join()
+        diag.close()
 
 
 def test_refused_dump_raises_the_kernels_errno() -> None:

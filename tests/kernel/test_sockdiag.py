@@ -116,12 +116,25 @@ def test_chunk_of_messages_becomes_rows_in_their_order(
     assert (got.end, got.errno, got.interrupted) == (end, 0, False)
 
 
-def test_rows_stay_when_the_buffer_is_used_again() -> None:
-    for chunk in (TIME_WAIT * 2, TIME_WAIT + LISTEN):
-        buffer = bytearray(chunk)
-        rows = decode(memoryview(buffer)).sockets
-        buffer[:] = bytes(len(buffer))
-        assert fields(rows[0]) == TIME_WAIT_ROW
+def test_long_run_of_one_length_is_a_view_of_the_buffer() -> None:
+    buffer = bytearray(TIME_WAIT * 1000 + LISTEN + DONE)
+    got = decode(buffer)
+    assert [len(part) for part in got.parts] == [1000, 1]
+    assert np.shares_memory(got.parts[0], np.frombuffer(buffer, np.uint8))
+
+
+@given(st.lists(st.tuples(st.sampled_from([TIME_WAIT, LISTEN]), st.integers(1, 300)), max_size=9))
+def test_runs_of_any_length_become_all_their_rows_in_order(runs: list[tuple[bytes, int]]) -> None:
+    messages: list[bytes] = []
+    for message, count in runs:
+        for _ in range(count):
+            numbered = bytearray(message)
+            numbered[20:22] = len(messages).to_bytes(2, "big")  # the local port
+            messages.append(bytes(numbered))
+    got = decode(b"".join([*messages, DONE]))
+    assert got.end
+    assert got.sockets["sport"].tolist() == list(range(len(messages)))
+    assert [row.tobytes() for row in got.sockets] == [each[16:88] for each in messages]
 
 
 @pytest.mark.parametrize("errno", [1, 2, 22])

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from twbench.kernel import sockdiag
 from twbench.kernel.errors import CodecError
 from twbench.kernel.openers import OpenSocket
 from twbench.kernel.portfilter import PortFilter, encode_filter
-from twbench.kernel.sockdiag import Sockets
+from twbench.kernel.sockdiag import Chunk, Sockets
 
-_BUFFER_BYTES = 256 * 1024
+_ROOM_BYTES = 64 * 1024
 """A datagram of a dump has at most 32 KiB (netlink_dump)."""
+_DONE_BYTES = 20
+_DONE = struct.pack("=IH", _DONE_BYTES, sockdiag.NLMSG_DONE)
+"""The beginning of the last message of nearly every dump."""
 _RECEIVE_BUFFER_BYTES = 1024 * 1024
 _ANSWER_WITHIN_S = 10
 _TRIES = 3
@@ -28,38 +31,33 @@ _SO_NETNS_COOKIE = 71
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dump:
-    """The rows of one dump, chunk by chunk.
+    """The rows of one dump, in parts that nobody else will write to.
 
     `interrupted` says that rows were lost on the way; `cost_ns` is the CPU time of the thread that
     read them, the kernel's work included.
     """
 
-    parts: list[Sockets]
+    parts: tuple[Sockets, ...]
     interrupted: bool
     cost_ns: int
 
 
 class DiagSocket:
-    """A netlink socket and the one reused buffer its answers land in; for one thread at a time."""
+    """A netlink socket; for one thread at a time.
+
+    A dump lands in one piece of memory, a datagram behind the other, and is decoded there at its
+    end: between two datagrams, which are the kernel's work, almost nothing is done.
+    """
 
     def __init__(
         self, open_socket: OpenSocket, *, cpu_ns: Callable[[], int] = time.thread_time_ns
     ) -> None:
         """Open the socket. Raises what `open_socket` raises."""
         self._cpu_ns = cpu_ns
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._open_socket = open_socket
         self._seq = 0
-        self._socket = open_socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, sockdiag.NETLINK_SOCK_DIAG
-        )
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-            # Not settimeout(): that polls before every receive.
-            answer_within = struct.pack("@ll", _ANSWER_WITHIN_S, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, answer_within)
-        except BaseException:
-            self.close()
-            raise
+        self._expected_bytes = 0
+        self._socket = self._opened()
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
@@ -78,47 +76,107 @@ class DiagSocket:
         started_ns = self._cpu_ns()
         bytecode = b"" if only is None else encode_filter(only)
         for _ in range(_TRIES):
-            parts, interrupted = self._dump(states, bytecode)
-            if not interrupted:
+            chunk = self._dump(states, bytecode)
+            if not chunk.interrupted:
                 break
-        return Dump(parts=parts, interrupted=interrupted, cost_ns=self._cpu_ns() - started_ns)
+        return Dump(
+            parts=chunk.parts,
+            interrupted=chunk.interrupted,
+            cost_ns=self._cpu_ns() - started_ns,
+        )
 
     def destroy(self, row: np.void) -> None:
         """Destroy the one socket of this row. Raises OSError: EPERM, ENOENT when it is gone."""
         self._seq += 1
         self._socket.send(sockdiag.encode_destroy(row, seq=self._seq))
-        _refuse(sockdiag.decode(self._receive()).errno)
+        room = memoryview(bytearray(_ROOM_BYTES))
+        _refuse(sockdiag.decode(room[: self._socket.recv_into(room)]).errno)
 
-    def _dump(self, states: int, bytecode: bytes) -> tuple[list[Sockets], bool]:
-        """Return the rows of one dump, chunk by chunk, and whether some were lost."""
+    def _opened(self) -> socket.socket:
+        opened = self._open_socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, sockdiag.NETLINK_SOCK_DIAG
+        )
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            # Not settimeout(): that polls before every receive.
+            answer_within = struct.pack("@ll", _ANSWER_WITHIN_S, 0)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, answer_within)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _dump(self, states: int, bytecode: bytes) -> Chunk:
+        """Return what one dump holds, and whether some of it was lost."""
         self._seq += 1
         self._socket.send(
             sockdiag.encode_dump(
                 family=socket.AF_UNSPEC, states=states, bytecode=bytecode, seq=self._seq
             )
         )
-        parts: list[Sockets] = []
-        interrupted = False
+        arena = _Arena(self._expected_bytes)
+        lost, flags = False, int(socket.MSG_DONTWAIT)
         while True:
             try:
-                chunk = sockdiag.decode(self._receive())
+                may_be_over = arena.receive(self._socket, flags)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                if error.errno == errno.ENOBUFS:
+                    lost = True
+                    continue
+                if error.errno != errno.EAGAIN or not flags:
                     raise
-                interrupted = True
+                may_be_over = True
+                if lost and not arena.filled:
+                    return self._abandoned(())
+            if flags and not may_be_over:
                 continue
+            chunk = sockdiag.decode(arena.received)
             _refuse(chunk.errno)
-            parts.append(chunk.sockets)
-            interrupted |= chunk.interrupted
             if chunk.end:
-                return parts, interrupted
+                self._expected_bytes = arena.filled
+                return replace(chunk, interrupted=chunk.interrupted or lost)
+            if lost and flags:
+                return self._abandoned(chunk.parts)
+            # The kernel dumps within our own calls: this is never waited for, by the book.
+            flags = 0
 
-    def _receive(self) -> memoryview:
-        """Return the next datagram, in the reused buffer."""
-        count = self._socket.recv_into(self._buffer)
-        if count == _BUFFER_BYTES:
-            raise CodecError(f"a datagram of {_BUFFER_BYTES} bytes or more")
-        return self._buffer[:count]
+    def _abandoned(self, parts: tuple[Sockets, ...]) -> Chunk:
+        """Return what came of a dump that the kernel will not go on with (netlink_dump: ENOBUFS).
+
+        Its socket answers every further request with EBUSY, so a new one takes its place.
+        """
+        self._socket.close()
+        self._socket = self._opened()
+        return Chunk(parts=parts, interrupted=True)
+
+
+class _Arena:
+    """Memory that a dump fills from the front; never used for a second one, so rows may stay."""
+
+    def __init__(self, expected_bytes: int) -> None:
+        # numpy asks for huge pages, which spares some thousands of page faults.
+        self._bytes = np.empty(expected_bytes + expected_bytes // 8 + 2 * _ROOM_BYTES, np.uint8)
+        self._view = self._bytes.data
+        self.filled = 0
+
+    @property
+    def received(self) -> memoryview:
+        """What has come so far."""
+        return self._view[: self.filled]
+
+    def receive(self, source: socket.socket, flags: int) -> bool:
+        """Receive one datagram behind the others; tell whether it looks like the last one."""
+        start = self.filled
+        if len(self._view) - start < _ROOM_BYTES:
+            larger = np.empty(2 * len(self._view), np.uint8)
+            larger[:start] = self._bytes[:start]
+            self._bytes, self._view = larger, larger.data
+        count = source.recv_into(self._view[start : start + _ROOM_BYTES], 0, flags)
+        if count == _ROOM_BYTES:
+            raise CodecError(f"a datagram of {_ROOM_BYTES} bytes or more")
+        self.filled = start + count
+        tail = max(start, self.filled - _DONE_BYTES)
+        return not count or self._view[tail : tail + len(_DONE)] == _DONE
 
 
 def _refuse(code: int) -> None:

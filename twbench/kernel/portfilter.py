@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from twbench.kernel.sockdiag import Sockets
+from twbench.kernel.sockdiag import Sockets, join
 
 _OP = struct.Struct("=BBH")
 _SAMPLE = 2048
@@ -60,12 +60,13 @@ def encode_filter(chosen: PortFilter) -> bytes:
     return _OP.pack(chosen.test, length, length + _OP.size) + _OP.pack(0, 0, chosen.port)
 
 
-def halve(sockets: Sockets) -> Halves | None:
+def halve(*parts: Sockets) -> Halves | None:
     """Return the filters that halve these rows best by one port, local or remote.
 
     None when the smaller half would have less than three rows of ten, by a sample of the rows.
     """
-    sample = sockets[:: max(1, len(sockets) // _SAMPLE)]
+    every = max(1, sum(map(len, parts)) // _SAMPLE)
+    sample = join([part[::every] for part in parts])
     if not len(sample):
         return None
     candidates = [

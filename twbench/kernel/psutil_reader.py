@@ -54,7 +54,7 @@ class PsutilReader(Owner):
         started_ns = self._cpu_ns()
         sockets = self._sockets()
         return Look(
-            sockets=sockets,
+            parts=(sockets,),
             source=self.source,
             interrupted=False,
             cost_ns=self._cpu_ns() - started_ns,

@@ -45,14 +45,27 @@ class Look:
     """Every TCP socket of one namespace.
 
     A dump walks the table without stopping the kernel, so it is no snapshot: sockets that change
-    meanwhile may be seen in either state. `interrupted` says that rows were lost on the way too.
-    `cost_ns` is the CPU time it took, the kernel's work included.
+    meanwhile may be seen in either state, and one whose bucket changes between two datagrams can be
+    missed or seen twice: inet_diag counts no changes, so NLM_F_DUMP_INTR never tells of it.
+    `interrupted` says that rows were lost on the way too, each time that the dump was asked for.
+    `cost_ns` is the CPU time it took, the kernel's work included. `parts` are the rows as they
+    came, most of them views of the dump; `sockets` copies them together, unless there is one part.
     """
 
-    sockets: Sockets
+    parts: tuple[Sockets, ...]
     source: str
     interrupted: bool
     cost_ns: int
+
+    @property
+    def sockets(self) -> Sockets:
+        """All rows as one array."""
+        return sockdiag.join(self.parts)
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return sum(map(len, self.parts))
 
 
 class Reader(Protocol):
@@ -195,10 +208,10 @@ class LookReader(Owner):
             elsewhere_ns = sum(dump.cost_ns for dump in dumps)
         else:
             dumps = [self._first.dump(states=states)]
-        sockets = sockdiag.join([part for dump in dumps for part in dump.parts])
-        self._halves = halve(sockets) if len(sockets) > self._split_above else None
+        parts = tuple(part for dump in dumps for part in dump.parts)
+        self._halves = halve(*parts) if sum(map(len, parts)) > self._split_above else None
         return Look(
-            sockets=sockets,
+            parts=parts,
             source=self.source,
             interrupted=any(dump.interrupted for dump in dumps),
             cost_ns=self._cpu_ns() - started_ns + elsewhere_ns,
@@ -262,7 +275,7 @@ class TableLookReader(Owner):
         """Read every socket now. Raises OSError and CodecError."""
         started_ns = self._cpu_ns()
         return Look(
-            sockets=sockdiag.join([proctcp.parse_table(_read_all(fd)) for fd in self._tables]),
+            parts=tuple(proctcp.parse_table(_read_all(fd)) for fd in self._tables),
             source=self.source,
             interrupted=False,
             cost_ns=self._cpu_ns() - started_ns,

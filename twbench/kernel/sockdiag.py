@@ -78,22 +78,32 @@ _OPAQUE_SOCKETS = np.dtype(f"V{SOCKETS.itemsize}")
 _BODY_WORD = _HEADER.size // 4
 _SOCKET_BYTES = _HEADER.size + SOCKETS.itemsize
 _SOCKET_KINDS = {TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY}
+_LEAST_RUN = 16
+"""Messages alike, from which on a view costs less than looking at each."""
+_FIRST_STEP, _LAST_STEP = 8, 4096
+"""Messages looked at one by one before the next run is tried; more where there is none."""
 _FIRST_OWN_KIND = 16
 """Types below NLMSG_MIN_TYPE are netlink's own control messages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """What one received buffer of a dump held.
+    """What some buffer of a dump held.
 
-    `sockets` owns its memory; `end` says that the dump is over (by NLMSG_DONE or an error);
-    `errno` is 0 or what the kernel refused with; `interrupted` says that rows may be missing.
+    `parts` are rows in their order, most of them views of the buffer; `end` says that the dump is
+    over (by NLMSG_DONE or an error); `errno` is 0 or what the kernel refused with; `interrupted`
+    says that rows may be missing.
     """
 
-    sockets: Sockets
+    parts: tuple[Sockets, ...]
     end: bool = False
     errno: int = 0
     interrupted: bool = False
+
+    @property
+    def sockets(self) -> Sockets:
+        """All rows as one array."""
+        return join(self.parts)
 
 
 def encode_dump(
@@ -129,27 +139,80 @@ def encode_destroy(row: np.void, *, seq: int = 1) -> bytes:
 
 
 def decode(chunk: bytes | bytearray | memoryview) -> Chunk:
-    """Return what one buffer of whole netlink messages holds.
+    """Return what a buffer of whole netlink messages holds, without copying what is alike.
 
-    Raises CodecError for a truncated message or one of a type that a dump cannot contain.
+    A table full of TIME_WAIT sends long runs of messages of one length: those become views. Raises
+    CodecError for a truncated message or one of a type that a dump cannot contain.
     """
     view = memoryview(chunk).cast("B")
     if len(view) < _HEADER.size:
         raise CodecError(f"{len(view)} bytes are less than a netlink header")
-    uniform = _uniform(view)
-    if uniform is not None:
-        return uniform
-    at, headers = _messages(view)
+    pieces: list[Chunk] = []
+    offset, step = 0, _FIRST_STEP
+    while offset < len(view):
+        run = _run(view, offset)
+        if run:
+            step = _FIRST_STEP
+        else:
+            run = _mixed(view, offset, step)
+            step = min(2 * step, _LAST_STEP)
+        piece, size = run
+        pieces.append(piece)
+        offset += size
+    return Chunk(
+        parts=tuple(part for piece in pieces for part in piece.parts if len(part)),
+        end=any(piece.end for piece in pieces),
+        errno=next((piece.errno for piece in pieces if piece.errno), 0),
+        interrupted=any(piece.interrupted for piece in pieces),
+    )
+
+
+def join(parts: Sequence[Sockets]) -> Sockets:
+    """Return the rows of several parts as one array, in their order; of a single one, itself."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return np.empty(0, SOCKETS)
+    return np.concatenate([part.view(_OPAQUE_SOCKETS) for part in parts]).view(SOCKETS)
+
+
+def _run(view: memoryview, offset: int) -> tuple[Chunk, int] | None:
+    """Return the sockets of one length that begin here, and their bytes; None for too few."""
+    if len(view) - offset < _HEADER.size:
+        return None
+    stride, kind, flags, _, _ = _HEADER.unpack_from(view, offset)
+    if kind not in _SOCKET_KINDS or stride < _SOCKET_BYTES or stride % 4:
+        return None
+    most = (len(view) - offset) // stride
+    heads = np.ndarray((most,), np.uint64, view, offset, (stride,))
+    count, window = 0, _LEAST_RUN
+    while count < most:
+        alike = heads[count : count + window] == heads[0]
+        if not alike.all():
+            count += int(alike.argmin())
+            break
+        count += len(alike)
+        window *= 4
+    if count < _LEAST_RUN:
+        return None
+    rows = np.ndarray((count,), SOCKETS, view, offset + _HEADER.size, (stride,))
+    return Chunk(parts=(rows,), interrupted=bool(flags & NLM_F_DUMP_INTR)), count * stride
+
+
+def _mixed(view: memoryview, offset: int, most: int) -> tuple[Chunk, int]:
+    """Return what the next messages hold, `most` at the most, and their bytes."""
+    at, end_of_them = _walk(view, offset, most)
+    words = (len(view) - _HEADER.size) // 4 + 1
+    headers = np.ndarray((words,), _OPAQUE_HEADERS, view, strides=(4,))[at].view(_HEADERS)
     kinds = headers["kind"]
     interrupted = bool((headers["flags"] & NLM_F_DUMP_INTR).any())
+    end, errno = False, 0
     if kinds.min() < _FIRST_OWN_KIND:
         control = kinds < _FIRST_OWN_KIND
         end, errno, overrun = _control(view, at[control], headers[control])
         at, headers = at[~control], headers[~control]
         kinds = headers["kind"]
         interrupted |= overrun
-    else:
-        end, errno = False, 0
     unknown = set(np.unique(kinds).tolist()) - _SOCKET_KINDS
     if unknown:
         raise CodecError(f"a sock_diag dump cannot hold messages of type {sorted(unknown)}")
@@ -157,46 +220,16 @@ def decode(chunk: bytes | bytearray | memoryview) -> Chunk:
         raise CodecError(
             f"a socket's message has {headers['length'].min()} of {_SOCKET_BYTES} bytes"
         )
-    return Chunk(sockets=_rows(view, at), end=end, errno=errno, interrupted=interrupted)
+    piece = Chunk(parts=(_rows(view, at),), end=end, errno=errno, interrupted=interrupted)
+    return piece, end_of_them - offset
 
 
-def join(parts: Sequence[Sockets]) -> Sockets:
-    """Return the rows of several chunks as one array, in their order."""
-    if not parts:
-        return np.empty(0, SOCKETS)
-    return np.concatenate([part.view(_OPAQUE_SOCKETS) for part in parts]).view(SOCKETS)
-
-
-def _uniform(view: memoryview) -> Chunk | None:
-    """Return a chunk whose messages all are sockets of one length, or None for any other.
-
-    That is what a table full of TIME_WAIT sends, so it is worth a way without a list of offsets.
-    """
-    stride, kind, flags, _, _ = _HEADER.unpack_from(view)
-    if kind not in _SOCKET_KINDS or stride < _SOCKET_BYTES or len(view) % stride or stride % 4:
-        return None
-    count = len(view) // stride
-    heads = np.ndarray((count,), np.uint64, view, strides=(stride,))
-    if not (heads == heads[0]).all():
-        return None
-    bodies = np.ndarray((count,), _OPAQUE_SOCKETS, view, offset=_HEADER.size, strides=(stride,))
-    return Chunk(sockets=bodies.copy().view(SOCKETS), interrupted=bool(flags & NLM_F_DUMP_INTR))
-
-
-def _messages(view: memoryview) -> tuple[NDArray[np.intp], Sockets]:
-    """Return the offset of every message in 4-byte words, and their headers."""
-    at = np.array(_walk(view), np.intp)
-    words = (len(view) - _HEADER.size) // 4 + 1
-    every_word = np.ndarray((words,), _OPAQUE_HEADERS, view, strides=(4,))
-    return at, every_word[at].view(_HEADERS)
-
-
-def _walk(view: memoryview) -> list[int]:
-    """Return the offset of every message in 4-byte words, one message at a time."""
+def _walk(view: memoryview, offset: int, most: int) -> tuple[NDArray[np.intp], int]:
+    """Return where the next messages begin, in 4-byte words, and where the last of them ends."""
     lengths = view[: len(view) & ~3].cast("I")
-    offsets = []
-    offset, end = 0, len(view)
-    while offset < end:
+    offsets: list[int] = []
+    end = len(view)
+    while offset < end and len(offsets) < most:
         if end - offset < _HEADER.size:
             raise CodecError(f"{end - offset} stray bytes after the last message")
         length = lengths[offset >> 2]
@@ -204,7 +237,7 @@ def _walk(view: memoryview) -> list[int]:
             raise CodecError(f"a message of {length} bytes where {end - offset} are left")
         offsets.append(offset >> 2)
         offset += (length + 3) & ~3
-    return offsets
+    return np.array(offsets, np.intp), offset
 
 
 def _control(view: memoryview, at: NDArray[np.intp], headers: Sockets) -> tuple[bool, int, bool]:

@@ -5,13 +5,14 @@ Everything is counted by numpy over whole columns: 200,000 rows take a few milli
 
 import socket
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twbench.kernel.sockdiag import Sockets
+from twbench.kernel.sockdiag import SOCKETS, Sockets, join
 from twbench.model.states import Side, TcpState
 
 Endpoint = tuple[str, int]
@@ -24,7 +25,28 @@ _STATE_NAMES = {int(state): state.name for state in TcpState}
 _PORTS = 65536
 _CODES = 2**32
 """Enough for any IPv4 address, and for the rank of any row."""
-_NUMBERS = 2**64
+_MOST_CELLS = 2**24
+"""Of a table with a byte for each end: beyond that, sorting is cheaper."""
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 over the golden ratio: its multiples spread over the high bits (Knuth, 6.4)."""
+_SLOT_SHIFT = np.uint64(48)
+_WORDS = np.dtype(
+    {
+        "names": [
+            "kinds",
+            "ends",
+            "src_first",
+            "src_second",
+            "dst_first",
+            "dst_second",
+            "expires_ms",
+        ],
+        "formats": ["<u2", ">u4", "u8", "u8", "u8", "u8", "u4"],
+        "offsets": [0, 4, 8, 16, 24, 32, 52],
+        "itemsize": SOCKETS.itemsize,
+    }
+)
+"""`SOCKETS` with neighbouring fields as one, and addresses as numbers."""
 _ADDRESS_BYTES = 16
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
@@ -48,23 +70,23 @@ class Summary:
 
 
 def summarise(
-    sockets: Sockets,
-    *,
+    *parts: Sockets,
     servers: Collection[int | Endpoint] | None = None,
     port_range: tuple[int, int] = (0, _PORTS - 1),
 ) -> Summary:
-    """Count the rows of a look.
+    """Count the rows of a look, which may come in parts.
 
     A socket is the server's when its local port, or its local address and port, is among `servers`;
     with None, when its local port is one that some socket listens on. `port_range` is inclusive.
     """
-    states = np.ascontiguousarray(sockets["state"])
+    sockets = _Columns(parts)
+    states = sockets.states
     listen = states == TcpState.LISTEN
-    listeners = sockets[listen]
-    ports = sockets["sport"].astype(np.intp)
+    listeners = join([part[part["state"] == TcpState.LISTEN] for part in parts])
+    ports = sockets.sports
     if servers is None:
         servers = {int(port) for port in listeners["sport"]}
-    server = _is_server(sockets, ports, servers)
+    server = _is_server(sockets, servers)
     low, high = port_range
     client = ~server & ~listen & (ports >= low) & (ports <= high)
     return Summary(
@@ -72,7 +94,7 @@ def summarise(
         listening=len(listeners),
         ports_in_use=_ports_in_use(sockets, client),
         accept_queue=_accept_queue(listeners),
-        time_wait_left_s=_time_left(sockets["expires_ms"][states == TcpState.TIME_WAIT]),
+        time_wait_left_s=_time_left(sockets.of("expires_ms")[states == TcpState.TIME_WAIT]),
     )
 
 
@@ -91,22 +113,51 @@ def endpoint_text(family: int, address: bytes, port: int) -> str:
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
 
 
-def _is_server(
-    sockets: Sockets, ports: NDArray[np.intp], servers: Collection[int | Endpoint]
-) -> NDArray[np.bool_]:
+class _Columns:
+    """The columns of some rows, each gathered once, in the machine's byte order."""
+
+    def __init__(self, parts: Sequence[Sockets]) -> None:
+        self._parts = [part.view(_WORDS) for part in parts] or [np.empty(0, _WORDS)]
+        # Neighbours in a row come at the price of one.
+        kinds, ends = self.of("kinds"), self.of("ends")
+        self.families, self.states = kinds & 0xFF, kinds >> 8
+        self.sports, self.dports = ends >> 16, ends & 0xFFFF
+
+    def of(self, name: str) -> NDArray[Any]:
+        """Return one column as an array of its own."""
+        column = np.concatenate([part[name] for part in self._parts])
+        return column.astype(column.dtype.newbyteorder("="), copy=False)
+
+    def any(self, name: str) -> bool:
+        """Tell whether a column has anything but zeros."""
+        return any(part[name].any() for part in self._parts)
+
+    def rows(self, chosen: NDArray[np.intp]) -> Sockets:
+        """Return these few rows whole."""
+        starts = np.cumsum([0, *map(len, self._parts)])
+        part = np.searchsorted(starts, chosen, side="right") - 1
+        few = [self._parts[p][row - starts[p]] for p, row in zip(part, chosen, strict=True)]
+        return np.array(few, _WORDS).view(SOCKETS)
+
+
+def _is_server(sockets: _Columns, servers: Collection[int | Endpoint]) -> NDArray[np.bool_]:
     """Tell of each row whether its local end is one of the server's."""
     whole_port = np.zeros(_PORTS, np.bool_)
     whole_port[[server for server in servers if isinstance(server, int)]] = True
-    found = whole_port[ports]
+    found: NDArray[np.bool_] = whole_port[sockets.sports]
     for server in servers:
         if isinstance(server, int):
             continue
         address, port = server
-        rows = np.flatnonzero(ports == port)
-        family, halves = sockets["family"][rows], _halves(sockets["src"][rows])
-        for form_family, form in _forms(address):
-            wanted = np.frombuffer(form, np.uint64)
-            found[rows] |= (family == form_family) & (halves == wanted).all(axis=1)
+        rows = sockets.sports == port
+        for family, form in _forms(address):
+            first, second = np.frombuffer(form, np.uint64)
+            found |= (
+                rows
+                & (sockets.families == family)
+                & (sockets.of("src_first") == first)
+                & (sockets.of("src_second") == second)
+            )
     return found
 
 
@@ -121,7 +172,9 @@ def _forms(address: str) -> tuple[tuple[int, bytes], ...]:
     )
 
 
-def _by_side(states: NDArray[np.uint8], server: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+def _by_side(
+    states: NDArray[np.integer[Any]], server: NDArray[np.bool_]
+) -> dict[str, dict[str, int]]:
     """Count by side and state, zeros and LISTEN left out."""
     return {
         side.value: {
@@ -133,29 +186,39 @@ def _by_side(states: NDArray[np.uint8], server: NDArray[np.bool_]) -> dict[str, 
     }
 
 
-def _ports_in_use(sockets: Sockets, chosen: NDArray[np.bool_]) -> dict[str, int]:
+def _ports_in_use(sockets: _Columns, chosen: NDArray[np.bool_]) -> dict[str, int]:
     """Count distinct local ends per remote end among the chosen rows."""
     totals: Counter[str] = Counter()
-    families = np.ascontiguousarray(sockets["family"])
     for family in (int(socket.AF_INET), int(socket.AF_INET6)):
-        rows = np.flatnonzero(chosen & (families == family))
+        rows = np.flatnonzero(chosen & (sockets.families == family))
         if not len(rows):
             continue
-        source, sources = _codes(sockets["src"][rows]), _CODES
-        remote = _ranks(_codes(sockets["dst"][rows]) * _PORTS + sockets["dport"][rows])
+        # To pick all is to copy for nothing.
+        those = slice(None) if len(rows) == len(chosen) else rows
+        source = _ranks(_codes(sockets, "src", those))
+        remote = _ranks(_codes(sockets, "dst", those) * _PORTS + sockets.dports[those])
         example = np.empty(int(remote.max()) + 1, np.intp)
         example[remote] = rows
-        if len(example) * sources * _PORTS > _NUMBERS:
-            source, sources = _ranks(source), len(rows)
-        ends = remote * (sources * _PORTS) + source * _PORTS + sockets["sport"][rows]
-        ends.sort()
-        ends = ends[np.append(True, ends[1:] != ends[:-1])]
-        starts = np.arange(len(example), dtype=np.uint64) * (sources * _PORTS)
-        counts = np.diff(np.searchsorted(ends, starts), append=len(ends))
-        for count, row in zip(counts, sockets[example], strict=True):
+        counts = _distinct(remote, source, sockets.sports[those])
+        for count, row in zip(counts.tolist(), sockets.rows(example), strict=True):
             label = endpoint_text(family, row["dst"].tobytes(), int(row["dport"]))
-            totals[label] += int(count)
+            totals[label] += count
     return dict(totals)
+
+
+def _distinct(
+    remote: NDArray[np.uint64], source: NDArray[np.uint64], port: NDArray[np.integer[Any]]
+) -> NDArray[np.intp]:
+    """Return how many distinct pairs of source and port each remote has."""
+    remotes, sources = int(remote.max()) + 1, int(source.max()) + 1
+    ends = (remote * sources + source) * _PORTS + port
+    if remotes * sources * _PORTS <= _MOST_CELLS:
+        taken = np.zeros(remotes * sources * _PORTS, np.bool_)
+        taken[ends] = True
+        return np.array([np.count_nonzero(each) for each in taken.reshape(remotes, -1)])
+    ends = np.unique(ends)
+    starts = np.arange(remotes, dtype=np.uint64) * (sources * _PORTS)
+    return np.diff(np.searchsorted(ends, starts), append=len(ends))
 
 
 def _accept_queue(listeners: Sockets) -> dict[str, int]:
@@ -169,28 +232,40 @@ def _accept_queue(listeners: Sockets) -> dict[str, int]:
 
 def _time_left(expires_ms: NDArray[np.uint32]) -> dict[int, int]:
     """Return a histogram by the lower edge of each bucket in seconds, empty buckets left out."""
-    edges, counts = np.unique(expires_ms // (BUCKET_S * 1000), return_counts=True)
-    return {int(edge) * BUCKET_S: int(count) for edge, count in zip(edges, counts, strict=True)}
+    edges, counts = _counted(expires_ms // (BUCKET_S * 1000))
+    return {edge * BUCKET_S: count for edge, count in zip(edges, counts, strict=True)}
 
 
-def _halves(addresses: NDArray[np.void]) -> NDArray[np.uint64]:
-    """Return 16-byte addresses as pairs of numbers, in the machine's order."""
-    return np.ascontiguousarray(addresses).view(np.uint64).reshape(-1, 2)
+def _counted(numbers: NDArray[np.uint32]) -> tuple[list[int], list[int]]:
+    """Return the distinct numbers and how often each is there."""
+    if len(numbers) and numbers.max() < _PORTS:
+        counts = np.bincount(numbers)
+        edges = np.flatnonzero(counts)
+        return edges.tolist(), counts[edges].tolist()
+    edges, counts = np.unique(numbers, return_counts=True)
+    return edges.tolist(), counts.tolist()
 
 
-def _codes(addresses: NDArray[np.void]) -> NDArray[np.uint64]:
+def _codes(sockets: _Columns, end: str, rows: NDArray[np.intp] | slice) -> NDArray[np.uint64]:
     """Return a number below _CODES for each address, equal for equal ones alone."""
-    halves = _halves(addresses)
-    first, second = halves[:, 0], halves[:, 1]
-    if second.any():
-        return _ranks(_ranks(first) * len(halves) + _ranks(second))
+    first: NDArray[np.uint64] = sockets.of(f"{end}_first")[rows]
+    if sockets.any(f"{end}_second"):
+        second = sockets.of(f"{end}_second")[rows]
+        return _ranks(_ranks(first) * len(first) + _ranks(second))
     return _ranks(first) if first.max() >= _CODES else first
 
 
 def _ranks(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the rank of each key among the distinct ones: 0, 1, 2 and so on."""
+    """Return the rank of each key among the distinct ones, in any order: 0, 1, 2 and so on."""
     if (keys == keys[0]).all():
         return np.zeros(len(keys), np.uint64)
-    ordered = np.sort(keys)
-    distinct = ordered[np.append(True, ordered[1:] != ordered[:-1])]
-    return np.searchsorted(distinct, keys).astype(np.uint64)
+    # A few keys among many: without a sort, as long as no two of them share a slot.
+    slots = (keys * _SPREAD) >> _SLOT_SHIFT
+    owners = np.zeros(_PORTS, np.uint64)
+    owners[slots] = keys
+    if (owners[slots] == keys).all():
+        taken = np.zeros(_PORTS, np.uint64)
+        taken[slots] = 1
+        ranks: NDArray[np.uint64] = np.cumsum(taken, dtype=np.uint64) - np.uint64(1)
+        return np.asarray(ranks[slots])
+    return np.searchsorted(np.unique(keys), keys).astype(np.uint64)

@@ -158,7 +158,7 @@ class Sampler:
             t_ns = self._now_ns()
             look = stack.looks.look()
             cpu_ns = self._cpu_ns()
-            summary = summarise(look.sockets, servers=stack.servers, port_range=stack.port_range)
+            summary = summarise(*look.parts, servers=stack.servers, port_range=stack.port_range)
             moment = Moment(
                 t_ns=t_ns,
                 lateness_ns=0 if due_ns is None else t_ns - due_ns,

@@ -131,7 +131,7 @@ def look_sample(stack: str, label: str, moment: Moment, look: Look, summary: Sum
         source=look.source,
         missed=moment.missed,
         interrupted=look.interrupted,
-        sockets=len(look.sockets),
+        sockets=look.count,
         states_by_side=summary.states_by_side,
         listening=summary.listening,
         ports_in_use=summary.ports_in_use,

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ Dial = Callable[[Endpoint], Awaitable[tuple[asyncio.StreamReader, asyncio.Stream
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-PATIENCE_S = 5
+PATIENCE_S = 20
 CHUNKS = b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 DELAY_S = 0.08
 LOOP_TICK_S = 0.001
@@ -51,6 +52,14 @@ async def over(listener: Listener) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while listener.live:  # noqa: ASYNC110 - nothing tells when the last is gone
             await asyncio.sleep(0.002)
+
+
+async def departed(listener: Listener) -> None:
+    """Wait until the server has had a connection, and has none left."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not listener.ledger.report.departures:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0.002)
+    await over(listener)
 
 
 # answers
@@ -267,13 +276,14 @@ async def test_what_follows_the_last_request_is_ignored(serving: Serving, dial: 
     assert listener.ledger.report.requests == 1
 
 
+@pytest.mark.parametrize("by_url", [False, True])
 @settings(
     max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    st.lists(
+    pieces=st.lists(
         st.one_of(
             st.sampled_from(
                 [
@@ -291,14 +301,15 @@ async def test_what_follows_the_last_request_is_ignored(serving: Serving, dial: 
         max_size=10,
     )
 )
-def test_server_survives_any_bytes(pieces: list[bytes]) -> None:
+def test_server_survives_any_bytes(
+    hosting: Callable[[], Any], by_url: bool, pieces: list[bytes]
+) -> None:
     async def meet() -> None:
-        loop = asyncio.get_running_loop()
         faults: list[dict[str, object]] = []
-        loop.set_exception_handler(lambda _, context: faults.append(context))
-        listener = listener_by_url()
-        server = await loop.create_server(listener, "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        hosts = hosting()
+        endpoint, listener = await hosts.serve(by_url=by_url, hold_s=1)
+        reader, writer = await asyncio.open_connection(*endpoint)
         # the server may have reset what came after its end; StreamWriter raises ENOTCONN bare
         with contextlib.suppress(OSError):
             for piece in pieces:
@@ -306,29 +317,13 @@ def test_server_survives_any_bytes(pieces: list[bytes]) -> None:
                 await asyncio.sleep(0)
             writer.write_eof()
             await rest(reader)
-        await over(listener)
+        await departed(listener)
         writer.transport.abort()
-        server.close()
+        await hosts.end()
         assert faults == []
         assert listener.ledger.report.departures.total() == 1
 
     asyncio.run(meet())
-
-
-def listener_by_url() -> Listener:
-    from twbench.model.plans import ServerPlan
-    from twbench.model.scenario import EndingSpec, ServerSpec
-    from twbench.server.behaviour import Behaviour
-    from twbench.server.ledger import Ledger
-
-    plan = ServerPlan(
-        server=ServerSpec(),
-        ending=EndingSpec(hold_s=1),
-        family="ipv4",
-        endpoints=(("127.0.0.1", 0),),
-        by_url=True,
-    )
-    return Listener(Behaviour.of(plan), Ledger())
 
 
 # how long a connection is kept
@@ -376,20 +371,16 @@ async def test_connection_that_waits_for_its_answer_is_not_idle(
 
 
 async def test_client_that_sends_no_request_is_left_in_the_end(
-    serving: Serving, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, dial: Dial
 ) -> None:
-    monkeypatch.setattr("twbench.server.http._REQUEST_TIMEOUT_S", 0.1)
-    endpoint, _ = await serving()
+    endpoint, _ = await serving(request_timeout_s=0.1)
     reader, writer = await dial(endpoint)
     writer.write(GET[:10])
     assert await rest(reader) == b""
 
 
-async def test_time_to_think_is_no_time_to_send_a_request(
-    serving: Serving, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("twbench.server.http._REQUEST_TIMEOUT_S", 0.05)
-    endpoint, _ = await serving(delay_ms=200)
+async def test_time_to_think_is_no_time_to_send_a_request(serving: Serving, dial: Dial) -> None:
+    endpoint, _ = await serving(delay_ms=200, request_timeout_s=0.05)
     reader, writer = await dial(endpoint)
     sent_s = time.monotonic()
     writer.write(GET)

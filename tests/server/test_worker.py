@@ -1,5 +1,7 @@
 """The server's process: a plan comes in, it listens or says why not, and reports go out."""
 
+import contextlib
+import functools
 import json
 import os
 import resource
@@ -19,6 +21,8 @@ import pytest
 from twbench.model.plans import ServerPlan
 from twbench.model.reports import ServerReport
 from twbench.model.scenario import EndingSpec, ServerSpec
+from twbench.server.uring import NEEDED
+from twbench.uring.probe import Abilities, probe
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULE = ("-m", "twbench.server.worker")
@@ -83,6 +87,22 @@ def start() -> Iterator[Start]:
             pass
 
 
+@functools.cache
+def abilities() -> Abilities:
+    return probe()
+
+
+@pytest.fixture(params=["streams", "uring"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Give one engine after the other; a machine that refuses io_uring is expected to."""
+    if request.param == "uring":
+        if reason := abilities().refusal:
+            pytest.xfail(reason)
+        if reason := abilities().why_not(NEEDED):
+            pytest.skip(reason)
+    return str(request.param)
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     """Give a port that only sockets with SO_REUSEPORT can take while the test runs."""
@@ -112,10 +132,11 @@ def fetch(port: int) -> bytes:
 
 @pytest.mark.parametrize(("arguments", "loop"), [(MODULE, "uvloop"), (WITHOUT_UVLOOP, "asyncio")])
 def test_server_serves_and_reports_and_stops(
-    arguments: tuple[str, ...], loop: str, start: Start, port: int
+    arguments: tuple[str, ...], loop: str, engine: str, start: Start, port: int
 ) -> None:
-    worker = start(plan_of(port), *arguments)
-    assert worker.hear() == {"ready": {"engine": "asyncio", "loop": loop}}
+    worker = start(plan_of(port, engine=engine), *arguments)
+    why = "the scenario asks for it"
+    assert worker.hear() == {"ready": {"engine": engine, "loop": loop, "why": why}}
     for _ in range(5):
         assert fetch(port).startswith(b"HTTP/1.1 200 OK\r\n")
     worker.hear_until(lambda total: total.departures.total() == 5)
@@ -128,8 +149,77 @@ def test_server_serves_and_reports_and_stops(
     assert worker.total.departures == {"active_close": 5}
 
 
-def test_server_ends_with_its_input(start: Start, port: int) -> None:
-    worker = start(plan_of(port))
+def test_best_engine_is_chosen_and_the_reason_told(start: Start, port: int) -> None:
+    ready = start(plan_of(port)).hear()["ready"]
+    lacking = abilities().why_not(NEEDED)
+    assert ready["engine"] == ("streams" if lacking else "uring")
+    assert ready["why"] == (lacking or "the kernel has io_uring")
+
+
+@pytest.mark.parametrize("ending", ["server-unread", "crash"])
+def test_ring_that_does_not_fit_is_refused_where_it_is_insisted_on(
+    ending: str, start: Start, port: int
+) -> None:
+    worker = start(plan_of(port, ending=ending, engine="uring"))
+    assert worker.hear() == {
+        "failed": f"the ending '{ending}' takes sockets that are never read",
+        "error": "uring",
+    }
+    assert worker.process.wait(5) == 0
+    assert start(plan_of(port, ending=ending)).hear()["ready"]["engine"] == "streams"
+
+
+@pytest.mark.parametrize(("engine", "told"), [("uring", "failed"), ("auto", "ready")])
+def test_want_of_descriptors_for_a_ring_is_told(
+    engine: str, told: str, start: Start, port: int
+) -> None:
+    if reason := abilities().why_not(NEEDED):
+        pytest.xfail(reason)
+    worker = start(
+        plan_of(port, engine=engine),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)),
+    )
+    message = worker.hear()
+    assert told in message
+    assert "100 descriptors (RLIMIT_NOFILE) are too few" in json.dumps(message)
+
+
+def test_killed_server_leaves_no_socket(engine: str, start: Start, port: int) -> None:
+    worker = start(plan_of(port, engine=engine, ending="client-fin"))
+    assert "ready" in worker.hear()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.sendall(LAST)
+        assert sock.recv(65536)
+        worker.process.kill()
+        worker.process.wait(5)
+        assert sock.recv(65536) == b""
+    end_s = time.monotonic() + 20
+    listening = ["ss", "-Hltn", "sport", "=", f":{port}"]
+    while subprocess.run(listening, capture_output=True, check=True).stdout:
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_stopped_ring_has_booked_the_connections_that_sent_nothing(
+    engine: str, start: Start, port: int
+) -> None:
+    worker = start(plan_of(port, engine=engine))
+    assert "ready" in worker.hear()
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(5)]
+    assert fetch(port)
+    worker.say(b"stop\n")
+    while "done" not in worker.hear():
+        pass
+    assert (worker.total.accepted, worker.total.requests) == (6, 1)
+    assert worker.total.departures == {"active_close": 1}
+    for sock in silent:
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+        sock.close()
+
+
+def test_server_ends_with_its_input(engine: str, start: Start, port: int) -> None:
+    worker = start(plan_of(port, engine=engine))
     assert "ready" in worker.hear()
     assert worker.process.stdin is not None
     worker.process.stdin.close()
@@ -138,26 +228,26 @@ def test_server_ends_with_its_input(start: Start, port: int) -> None:
     assert worker.process.wait(5) == 0
 
 
-def test_server_leaves_ctrl_c_to_its_parent(start: Start, port: int) -> None:
-    worker = start(plan_of(port))
+def test_server_leaves_ctrl_c_to_its_parent(engine: str, start: Start, port: int) -> None:
+    worker = start(plan_of(port, engine=engine))
     assert "ready" in worker.hear()
     worker.process.send_signal(signal.SIGINT)
     assert fetch(port)
 
 
-def test_server_listens_on_every_endpoint(start: Start, port: int) -> None:
+def test_server_listens_on_every_endpoint(engine: str, start: Start, port: int) -> None:
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", 0))
         second = held.getsockname()[1]
-        worker = start(plan_of(port, second))
+        worker = start(plan_of(port, second, engine=engine))
         assert "ready" in worker.hear()
         assert fetch(port)
         assert fetch(second)
 
 
-def test_processes_share_a_port(start: Start, port: int) -> None:
-    workers = [start(plan_of(port)) for _ in range(2)]
+def test_processes_share_a_port(engine: str, start: Start, port: int) -> None:
+    workers = [start(plan_of(port, engine=engine)) for _ in range(2)]
     for worker in workers:
         assert "ready" in worker.hear()
     for _ in range(40):
@@ -170,10 +260,10 @@ def test_processes_share_a_port(start: Start, port: int) -> None:
     assert sum(worker.total.accepted for worker in workers) == 40
 
 
-def test_taken_port_is_told_and_ends_the_process(start: Start) -> None:
+def test_taken_port_is_told_and_ends_the_process(engine: str, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        worker = start(plan_of(port))
+        worker = start(plan_of(port, engine=engine))
         why = f"cannot listen on 127.0.0.1 port {port}: EADDRINUSE"
         assert worker.hear() == {"failed": why, "error": "EADDRINUSE"}
         assert worker.process.wait(5) == 0
@@ -237,8 +327,8 @@ def test_processes_of_crash_end_with_their_server_however_it_ends(
         worker.process.wait(5)
 
 
-def test_backlog_is_the_plans(start: Start, port: int) -> None:
-    worker = start(plan_of(port, backlog=7))
+def test_backlog_is_the_plans(engine: str, start: Start, port: int) -> None:
+    worker = start(plan_of(port, backlog=7, engine=engine))
     assert "ready" in worker.hear()
     shown = subprocess.run(
         ["ss", "-Hltn", "sport", "=", f":{port}"], capture_output=True, text=True, check=True

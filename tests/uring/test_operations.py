@@ -53,6 +53,10 @@ TABLE = {
         do.accept(SLOT, Slot(0)),
         Sqe(opcode=Op.ACCEPT, flags=FIXED, fd=5, file_index=1),
     ),
+    "accept and tell the peer": (
+        do.accept(SLOT, Slot(0), addr=ADDR, addr_bytes_at=ADDR + 32),
+        Sqe(opcode=Op.ACCEPT, flags=FIXED, fd=5, addr=ADDR, off=ADDR + 32, file_index=1),
+    ),
     "accept all": (
         do.accept(7, Into.FREE_SLOT, multishot=True),
         Sqe(opcode=Op.ACCEPT, fd=7, ioprio=1, file_index=0xFFFF_FFFF),

@@ -31,6 +31,8 @@ class Behaviour:
     answer: Callable[[bool], bytes]
     """Returns a whole answer; the argument says whether it is its connection's last."""
     by_url: bool = False
+    request_timeout_s: float = 60.0
+    """How long the first request may take to come."""
 
     @classmethod
     def of(cls, plan: ServerPlan) -> "Behaviour":

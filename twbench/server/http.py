@@ -11,8 +11,9 @@ import errno
 import fcntl
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
@@ -22,14 +23,13 @@ from twbench.server.behaviour import Behaviour, answer_head, chosen_by_url, with
 from twbench.server.ledger import Ledger, Peer
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that have never been sent
-_REQUEST_TIMEOUT_S = 60.0
 _UNSENT_POLL_S = 0.001
-_RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
+RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_ENDING = ""
 
 
-class _Due(NamedTuple):
+class Due(NamedTuple):
     """An answer that is still to be given."""
 
     answer: bytes
@@ -38,7 +38,34 @@ class _Due(NamedTuple):
     delay_s: float
 
 
-_BAD_REQUEST = _Due(answer_head(0, True, status="400 Bad Request"), _NO_ENDING, True, 0.0)  # noqa: FBT003 - a row
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Past:
+    """What has been with a connection that another engine accepted and booked."""
+
+    peer: Peer | None
+    requests: int
+    idle_from_s: float
+    """When the last answer was given; the loop's time."""
+    last: bool
+    """Whether the last request has come."""
+    due: Due | None
+    """The answer to it, if that is still to be given."""
+
+
+_BAD_REQUEST = Due(answer_head(0, True, status="400 Bad Request"), _NO_ENDING, True, 0.0)  # noqa: FBT003 - a row
+
+
+class Live(Protocol):
+    """A connection that is not over."""
+
+    deadline_s: float
+    """When to wait no longer; the loop's time."""
+
+    def expire(self) -> None:
+        """Wait no longer."""
+
+    def leave(self) -> None:
+        """Close an idle connection, or one that held back for too long."""
 
 
 class Listener:
@@ -50,7 +77,7 @@ class Listener:
             raise ValueError(f"the server has no way to show the ending {behaviour.ending!r}")
         self.behaviour = behaviour
         self.ledger = ledger
-        self.live: set[HttpConnection] = set()
+        self.live: set[Live] = set()
         self.left_ns: dict[Peer, int] = {}
         self.loop = asyncio.get_running_loop()
 
@@ -102,12 +129,26 @@ class HttpConnection(asyncio.Protocol):
         self._eof = self._last = self._expects = False
         self._url = b""
         self._requests = 0
-        self._due: deque[_Due] = deque()
+        self._due: deque[Due] = deque()
         self._thinking: asyncio.TimerHandle | None = None
         self._idle_from_s = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
-        self.deadline_s = listener.loop.time() + _REQUEST_TIMEOUT_S
+        self.deadline_s = listener.loop.time() + listener.behaviour.request_timeout_s
+
+    def take_over(self, transport: asyncio.Transport, past: Past) -> None:
+        """Go on with a connection that had begun elsewhere; it does not count again."""
+        self._transport = transport
+        self._peer = past.peer
+        self._requests = past.requests
+        self._last = past.last
+        if past.due:
+            self._due.append(past.due)
+        if past.requests and not past.last:
+            self._idle_from_s = past.idle_from_s
+            self.deadline_s = float("inf")
+            self._watch_idle(max(self._idle_left_s(), 0))
+        self._listener.live.add(self)
 
     # what the event loop tells
 
@@ -151,7 +192,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Book how the connection ended."""
-        if exc is not None and (self._departure is None or getattr(exc, "errno", None) in _RESETS):
+        if exc is not None and (self._departure is None or getattr(exc, "errno", None) in RESETS):
             self._departure = Departure.RESET_BY_PEER
         for timer in (self._idle_timer, self._thinking):
             if timer is not None:
@@ -196,11 +237,11 @@ class HttpConnection(asyncio.Protocol):
         answer = behaviour.answer(self._last)
         if self._parser.get_method() == b"HEAD":
             answer = without_body(answer)
-        self._promise(_Due(answer, behaviour.ending, self._last, behaviour.delay_s))
+        self._promise(Due(answer, behaviour.ending, self._last, behaviour.delay_s))
 
     # answers
 
-    def _promise(self, due: _Due) -> None:
+    def _promise(self, due: Due) -> None:
         self.deadline_s = float("inf")
         self._due.append(due)
         self._go_on()
@@ -309,14 +350,16 @@ class HttpConnection(asyncio.Protocol):
         fcntl.ioctl(sock.fileno(), _SIOCOUTQNSD, unsent)
         return bool(unsent[0] or self._transport.get_write_buffer_size())
 
+    def _idle_left_s(self) -> float:
+        until_s = self._idle_from_s + self._behaviour.keepalive_timeout_s
+        return until_s - self._listener.loop.time()
+
     def _watch_idle(self, after_s: float) -> None:
         self._idle_timer = self._listener.loop.call_later(after_s, self._on_idle)
 
     def _on_idle(self) -> None:
         """Close if idle for long enough; else look again when it could be."""
-        left_s = (
-            self._idle_from_s + self._behaviour.keepalive_timeout_s - self._listener.loop.time()
-        )
+        left_s = self._idle_left_s()
         if self._last:
             self._idle_timer = None
         elif self._due or left_s > 0:

@@ -11,8 +11,8 @@ _SECOND_NS = 1_000_000_000
 _SURELY_NS = round(TIME_WAIT_S * _SECOND_NS)
 _PERHAPS_NS = round((TIME_WAIT_S + TIME_WAIT_SLACK_S) * _SECOND_NS)
 
-Peer = tuple[str, int]
-"""Address and port of a client."""
+Peer = tuple[str, int] | bytes
+"""Address and port of a client, as an engine has them: one listener's are all of one kind."""
 
 
 class Ledger:

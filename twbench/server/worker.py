@@ -1,19 +1,18 @@
 """A server process: a plan comes in on standard input, reports go out on standard output.
 
-Out go `{"ready": …}` or `{"failed": …, "error": …}` with what the kernel refused, then a report a
-tick. The end of the input, or the line `stop`, ends the process.
+Out go `{"ready": …}`, which names the engine and why it was chosen, or `{"failed": …, "error": …}`
+with what the kernel refused, then a report a tick. The end of the input, or the line `stop`, ends
+the process.
 """
 
 import asyncio
 import time
 
-from twbench.model.plans import Endpoint, ServerPlan
+from twbench.model.plans import ServerPlan
 from twbench.process.lines import prepare_process, read_input, say, settle_memory
 from twbench.process.listening import CannotListenError, listen
 from twbench.process.loop import loop_name, run_loop
-from twbench.server.abrupt import AbruptListener
-from twbench.server.behaviour import Behaviour
-from twbench.server.http import Listener
+from twbench.server.engines import Engine, EngineRefusedError, choose
 from twbench.server.ledger import Ledger
 
 _TICK_S = 0.1
@@ -30,39 +29,38 @@ async def _main() -> None:
     plan = ServerPlan.from_line(await lines.readline())
     ledger = Ledger()
     try:
-        listeners = [await _listen(plan, endpoint, ledger) for endpoint in plan.endpoints]
+        engine = choose(plan)
+    except EngineRefusedError as refusal:
+        say({"failed": str(refusal), "error": "uring"})
+        return
+    try:
+        for endpoint in plan.endpoints:
+            sock = listen(endpoint, family=plan.family, backlog=plan.server.backlog)
+            await engine.serve(sock, ledger)
     except CannotListenError as failure:
+        engine.close()
         say({"failed": str(failure), "error": failure.error})
         return
     settle_memory()
-    say({"ready": {"engine": "asyncio", "loop": loop_name()}})
-    ticker = asyncio.create_task(_tick(ledger, listeners))
-    await lines.readline()
-    ticker.cancel()
-    for listener in listeners:
-        listener.close()
+    say({"ready": {"engine": engine.name, "loop": loop_name(), "why": engine.why}})
+    told = asyncio.create_task(lines.readline())
+    work = [asyncio.create_task(each) for each in (_tick(ledger, engine), engine.run())]
+    await asyncio.wait([told, *work], return_when=asyncio.FIRST_COMPLETED)
+    for task in work:
+        if task.done():
+            task.result()
+    work[0].cancel()
+    engine.reap()
+    engine.close()
+    await work[1]
     say(ledger.take(time.monotonic_ns()).as_json())
     say({"done": True})
 
 
-async def _listen(
-    plan: ServerPlan, endpoint: Endpoint, ledger: Ledger
-) -> Listener | AbruptListener:
-    sock = listen(endpoint, family=plan.family, backlog=plan.server.backlog)
-    if plan.ending.kind in ("server-unread", "crash"):
-        crash = plan.ending.kind == "crash"
-        return AbruptListener(sock, ledger, crash=crash, hold_s=plan.ending.hold_s)
-    listener = Listener(Behaviour.of(plan), ledger)
-    loop = asyncio.get_running_loop()
-    await loop.create_server(listener, sock=sock, backlog=plan.server.backlog)
-    return listener
-
-
-async def _tick(ledger: Ledger, listeners: list[Listener | AbruptListener]) -> None:
+async def _tick(ledger: Ledger, engine: Engine) -> None:
     while True:
         await asyncio.sleep(_TICK_S)
-        for listener in listeners:
-            listener.reap()
+        engine.reap()
         say(ledger.take(time.monotonic_ns()).as_json())
 
 

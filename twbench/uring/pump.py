@@ -95,7 +95,7 @@ class Pump:
                 return True
             wait_ns = min(_PATIENCE_NS, agenda[0][0] - self.now_ns) if agenda else _PATIENCE_NS
             if found := glance(wait=1, timeout_ns=wait_ns):
-                self._take(found)
+                self.take(found)
             elif wait_ns == _PATIENCE_NS:
                 return False
 
@@ -109,7 +109,7 @@ class Pump:
             self._ring.push(timer.pack())
             self._timers += 1
         if found := self._ring.turn():
-            self._take(found)
+            self.take(found)
         else:
             await self._heard.wait()
 
@@ -119,7 +119,8 @@ class Pump:
         while agenda and agenda[0][0] <= now_ns:
             heapq.heappop(agenda)[2]()
 
-    def _take(self, found: list[Completion]) -> None:
+    def take(self, found: list[Completion]) -> None:
+        """Hand completions over: those of a turn, or such as were fetched past the pump."""
         self.now_ns = time.monotonic_ns()
         if self._timers:
             others = [each for each in found if each[0] != _TIMER]

@@ -207,7 +207,8 @@ class Slot(Exchanges):
             return
         owner = self._owner
         chain = self._chains.get("rest") or self._fill("rest", {})
-        size = min(self._body_due, owner.rest_bytes)
+        # one more than is due: it would be one too many
+        size = min(self._body_due + 1, owner.rest_bytes)
         owner.lives.chains["rest"].patch(chain, rest_bytes=size)
         owner.ring.push(chain)
 

@@ -156,6 +156,7 @@ class Uring:
             return
         self._start_ns = time.monotonic_ns()
         self._end_ns += self._start_ns - start_ns
+        self._more = self._users > 0
         for user in range(self._users):
             self._go_on(Attempt(user=user))
         self._end_if_done()
@@ -178,7 +179,7 @@ class Uring:
             self._waiting.popleft()
             self._active -= 1
         for slot in self.slots:
-            if not slot.over and slot.attempt is not None:
+            if not slot.over and slot.awaiting:
                 slot.cut_off()
         self._end_if_done()
 
@@ -276,6 +277,8 @@ class Uring:
         idle = self._idle[road.destination]
         while idle:
             slot, _ = idle.popitem()
+            if not slot.usable:
+                continue
             if slot.deadline_ns > self._pump.now_ns:
                 slot.exchange(attempt, road, last=slot.exchanges + 1 == self._limit)
                 return

@@ -1,7 +1,7 @@
 """A ring and an agenda inside an asyncio loop.
 
 While completions come, the program waits for them in io_uring_enter, and gives the loop a turn
-every millisecond: a wake-up through an event loop costs more than a connection's bookkeeping. When
+every few milliseconds: a wake-up through an event loop costs more than a connection's bookkeeping. When
 none come, it is the loop that waits, on the ring's eventfd, so a quiet ring costs nothing.
 """
 
@@ -19,7 +19,7 @@ from twbench.uring.operations import TimeoutFlag, timeout
 from twbench.uring.ring import Ring
 from twbench.uring.structs import timespec
 
-_BURST_NS = 1_000_000
+_BURST_NS = 4_000_000
 _PATIENCE_NS = 200_000
 _TIMER = 0xFFFF_FFFF_FFFF_FFFE
 _TIMESPEC_BYTES = 16
@@ -86,7 +86,7 @@ class Pump:
         self._heard.set()
 
     def _burst(self) -> bool:
-        """Turn the ring for a millisecond; return False as soon as nothing comes."""
+        """Turn the ring for a while; return False as soon as nothing comes."""
         glance, agenda = self._ring.glance, self._agenda
         until_ns = time.monotonic_ns() + _BURST_NS
         while True:

@@ -1,7 +1,7 @@
 """A ring and an agenda inside an asyncio loop.
 
-While completions come, the program waits for them in io_uring_enter, and gives the loop a turn
-every few milliseconds: a wake-up through an event loop costs more than a connection's bookkeeping. When
+While completions come, the program waits for them in io_uring_enter and gives the loop a turn every
+few milliseconds: a wake-up through an event loop costs more than a connection's bookkeeping. When
 none come, it is the loop that waits, on the ring's eventfd, so a quiet ring costs nothing.
 """
 

@@ -48,6 +48,16 @@ def test_crossing_on_a_ramp_is_the_root_of_its_parabola() -> None:
     assert arrivals.exceeds_at(125, window_s=60) == pytest.approx(5)
 
 
+@given(load=loads, share=st.floats(0, 2))
+def test_load_of_at_most_so_many_is_the_same_until_then(load: OpenLoad, share: float) -> None:
+    whole = Arrivals(load)
+    limit = whole.total * share
+    cut = Arrivals(load.at_most(limit))
+    assert cut.total == pytest.approx(min(limit, whole.total), rel=1e-6, abs=1e-4)
+    for t_s in grid(cut):
+        assert cut.by(t_s) == pytest.approx(whole.by(t_s), rel=1e-6, abs=1e-4)
+
+
 @given(loads, windows)
 def test_peak_is_the_supremum_of_the_window(load: OpenLoad, window_s: float) -> None:
     arrivals = Arrivals(load)

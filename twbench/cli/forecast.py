@@ -13,6 +13,8 @@ from twbench.model.parse import load_scenario
 from twbench.run.planning import port_range, predict_scenario
 from twbench.run.wiring import check_rules
 
+_LARGE = 10_000
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -59,6 +61,11 @@ def forecast(
     )
     table = Table(title=f"forecast of {parsed.name}", title_justify="left", show_header=False)
     for label, value, none in rows:
-        text = none if value is None else value if isinstance(value, str) else f"{value:,.4g}"
+        text = none if value is None else value if isinstance(value, str) else _figure(value)
         table.add_row(label, f"{value:,}" if isinstance(value, int) else text)
     stdout().print(table)
+
+
+def _figure(value: float) -> str:
+    """Return four digits of a small number, and every one before the point of a large one."""
+    return f"{value:,.0f}" if value >= _LARGE else f"{value:,.4g}"

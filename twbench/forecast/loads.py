@@ -9,11 +9,13 @@ and scatter around it by the square root of the count.
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 ROUNDING = 1e-9
 """Relative: a load that needs exactly what there is must not look as if it needed more."""
+_SHORTEST_S = 1e-9
+"""A stage lasts, if ever so shortly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,24 @@ class OpenLoad:
         """Return a load of one rate."""
         stage = Stage(duration_s=duration_s, rate_start_per_s=rate_per_s, rate_end_per_s=rate_per_s)
         return cls(stages=(stage,))
+
+    def at_most(self, connections: float) -> "OpenLoad":
+        """Return the same load, over as soon as it has opened so many."""
+        stages = []
+        for stage in self.stages:
+            rise_per_s = stage.rate_end_per_s - stage.rate_start_per_s
+            half_slope = rise_per_s / stage.duration_s / 2
+            span = _Span(0.0, stage.duration_s, 0.0, stage.rate_start_per_s, half_slope)
+            missing, connections = connections, connections - span.at(stage.duration_s)
+            if connections < 0:
+                lasts_s = max(span.first_at(missing), _SHORTEST_S)
+                end_per_s = stage.rate_start_per_s + 2 * half_slope * lasts_s
+                stages.append(
+                    replace(stage, duration_s=lasts_s, rate_end_per_s=max(end_per_s, 0.0))
+                )
+                break
+            stages.append(stage)
+        return OpenLoad(stages=tuple(stages))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from twbench.lab.plan import SHARED_STACK, LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import Problem, ScenarioError
 from twbench.model.plans import CarrierPlan, Endpoint, FleetPlan, ServerPlan
-from twbench.model.scenario import Scenario, WireSpec
+from twbench.model.scenario import LoadSpec, Scenario, WireSpec
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.wiring import check_rules, own_rules
 
@@ -262,7 +262,11 @@ def _load(scenario: Scenario, rate_per_s: float | None) -> OpenLoad | ClosedLoad
         if not users:
             return OpenLoad.constant(rate_per_s=0, duration_s=load.total_s)
         return ClosedLoad(concurrency=users, duration_s=load.total_s, rate_per_s=rate_per_s)
-    share = 1 / _requests(scenario)
+    flow = _open_load(load, share=1 / _requests(scenario))
+    return flow if load.requests is None else flow.at_most(load.requests / _requests(scenario))
+
+
+def _open_load(load: LoadSpec, *, share: float) -> OpenLoad:
     if not load.stages:
         rate = (load.rate_per_s or 0) * share
         return OpenLoad.constant(rate_per_s=rate, duration_s=load.total_s)

@@ -1,7 +1,7 @@
 """What a look amounts to, on rows made by hand and against a plain count."""
 
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -145,29 +145,103 @@ def test_endpoint_is_written_as_people_write_it(family: int, address: bytes, tex
     assert endpoint_text(family, address, 80) == text
 
 
-ADDRESSES = st.sampled_from(
-    ["198.18.0.1", "198.18.0.2", "2001:2::1", "2001:3::1", "2001:2:0:0:1::", "c612:1::"]
+def plain_text(address: str, port: int) -> str:
+    address = address.removeprefix("::ffff:")
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def plain_count(rows: list[Row], left_ms: list[int], servers: set[int]) -> Summary:
+    """Count the same in plain Python, from port 1000 to 60000."""
+    by_side: dict[str, Counter[str]] = {"client": Counter(), "server": Counter()}
+    ends = defaultdict(set)
+    left: Counter[int] = Counter()
+    for (state, src, sport, dst, dport), ms in zip(rows, left_ms, strict=True):
+        if state == LISTEN:
+            continue
+        by_side["server" if sport in servers else "client"][TcpState(state).name] += 1
+        if sport not in servers and 1000 <= sport <= 60000:
+            ends[plain_text(dst, dport)].add((src, sport))
+        if state == WAIT:
+            left[ms // 5000 * 5] += 1
+    listening = [(src, sport) for state, src, sport, _, _ in rows if state == LISTEN]
+    return Summary(
+        states_by_side={side: dict(counts) for side, counts in by_side.items()},
+        listening=len(listening),
+        ports_in_use={remote: len(local) for remote, local in ends.items()},
+        accept_queue={plain_text(*end): 0 for end in listening},
+        time_wait_left_s=dict(left),
+    )
+
+
+FEW = st.sampled_from(["198.18.0.1", "198.18.0.2", "198.18.0.7"])
+MIXED = st.sampled_from(
+    [
+        "198.18.0.1",
+        "240.0.0.2",
+        "::ffff:198.18.0.1",
+        "2001:2::1",
+        "2001:3::1",
+        "2001:2:0:0:1::",
+        "c612:1::",
+    ]
 )
+FEW_PORTS, ALL_PORTS = st.integers(40000, 40003), st.integers(0, 65535)
+STATES = st.sampled_from([WAIT, OPEN, LISTEN])
+
+
+def lists_of(
+    addresses: st.SearchStrategy[str], ports: st.SearchStrategy[int]
+) -> st.SearchStrategy[list[Row]]:
+    """Rows, each of one family, that are many enough for a table of ends, or too few."""
+    row = st.tuples(STATES, addresses, ports | st.just(80), addresses, ports)
+    return st.lists(row.filter(lambda row: (":" in row[1]) == (":" in row[3])), max_size=40)
 
 
 @given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([WAIT, OPEN, LISTEN]),
-            ADDRESSES,
-            st.integers(0, 65535),
-            ADDRESSES,
-            st.sampled_from([80, 81, 65535]),
-        ).filter(lambda row: (":" in row[1]) == (":" in row[3])),
-        max_size=30,
-    )
+    rows=lists_of(FEW, FEW_PORTS) | lists_of(MIXED, FEW_PORTS) | lists_of(MIXED, ALL_PORTS),
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    block_rows=st.integers(1, 50),
+    data=st.data(),
 )
-def test_counts_equal_a_plain_count(rows: list[Row]) -> None:
-    expected = defaultdict(set)
-    for state, src, sport, dst, dport in rows:
-        if state != LISTEN and sport != 80 and 1000 <= sport <= 60000:
-            expected[f"[{dst}]:{dport}" if ":" in dst else f"{dst}:{dport}"].add((src, sport))
-    found = summarise(table(*rows), servers={80}, port_range=(1000, 60000))
-    assert found.ports_in_use == {remote: len(ends) for remote, ends in expected.items()}
-    counted = sum(sum(states.values()) for states in found.states_by_side.values())
-    assert counted + found.listening == len(rows)
+def test_counts_equal_a_plain_count(
+    rows: list[Row], cuts: list[int], block_rows: int, data: st.DataObject
+) -> None:
+    left_ms = data.draw(
+        st.lists(st.integers(0, 65_000), min_size=len(rows), max_size=len(rows)), "left_ms"
+    )
+    parts = np.split(table(*rows, expires_ms=left_ms), sorted(cuts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twbench.kernel.summary._BLOCK_ROWS", block_rows)
+        for servers in ({80}, {80, 40001}):
+            found = summarise(*parts, servers=servers, port_range=(1000, 60000))
+            assert found == plain_count(rows, left_ms, servers)
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+def test_many_rows_in_a_dump_are_counted_over_all_blocks(sources: int) -> None:
+    ports, spread = 28_000, 2
+    count = sources * ports * spread
+    dump = np.zeros(count * (SOCKETS.itemsize + 16), np.uint8)
+    rows = np.ndarray((count,), SOCKETS, dump.data, 16, (SOCKETS.itemsize + 16,))
+    numbers = np.random.default_rng(1).permutation(count)
+    rows["family"], rows["state"], rows["expires_ms"] = socket.AF_INET, WAIT, numbers % 60_000
+    rows["sport"], rows["dport"] = 32768 + numbers % ports, 8079 + numbers // ports % spread
+    addresses = np.zeros((count, 4), ">u4")
+    addresses[:, 0] = 0xC61200FF + numbers // ports // spread
+    rows["src"] = addresses.view("V16")[:, 0]
+    rows["dst"] = socket.inet_aton("198.19.0.1") + bytes(12)
+    assert summarise(rows, servers={80}) == Summary(
+        states_by_side={"client": {"TIME_WAIT": count}, "server": {}},
+        listening=0,
+        ports_in_use={"198.19.0.1:8079": count // 2, "198.19.0.1:8080": count // 2},
+        accept_queue={},
+        time_wait_left_s={
+            5 * n: int(c) for n, c in enumerate(np.bincount(numbers % 60_000 // 5000)) if c
+        },
+    )
+
+
+def test_times_beyond_the_last_bucket_count_in_it() -> None:
+    ends = [(WAIT, "127.0.0.1", port, "127.0.0.1", 80) for port in (40000, 40001, 40002)]
+    rows = table(*ends, expires_ms=[314_999, 315_000, 2**32 - 1])
+    assert summarise(rows).time_wait_left_s == {310: 1, 315: 2}

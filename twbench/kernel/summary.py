@@ -1,11 +1,12 @@
 """What a look amounts to: sockets by side and state, ports in use, queues, timers. Pure.
 
-Everything is counted by numpy over whole columns: 200,000 rows take a few milliseconds.
+Everything is counted by numpy, block by block: 200,000 rows take a few milliseconds.
 """
 
+import math
 import socket
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,33 +23,40 @@ BUCKET_S = 5
 """The width of a bucket of the TIME_WAIT histogram, in seconds."""
 
 _STATE_NAMES = {int(state): state.name for state in TcpState}
+_STATES = 256
 _PORTS = 65536
-_CODES = 2**32
-"""Enough for any IPv4 address, and for the rank of any row."""
-_MOST_CELLS = 2**24
-"""Of a table with a byte for each end: beyond that, sorting is cheaper."""
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-"""2**64 over the golden ratio: its multiples spread over the high bits (Knuth, 6.4)."""
-_SLOT_SHIFT = np.uint64(48)
+_BUCKETS = 64
+_BLOCK_ROWS = 32768
+"""So few that a column stays in the processor's cache, and its memory is used again."""
+_OPAQUE = np.dtype(f"V{SOCKETS.itemsize}")
+"""A row without fields: numpy copies those whole, not field by field."""
+_NUMBERS = ("head", "src_first", "src_second", "dst_first", "dst_second")
 _WORDS = np.dtype(
     {
-        "names": [
-            "kinds",
-            "ends",
-            "src_first",
-            "src_second",
-            "dst_first",
-            "dst_second",
-            "expires_ms",
-        ],
-        "formats": ["<u2", ">u4", "u8", "u8", "u8", "u8", "u4"],
-        "offsets": [0, 4, 8, 16, 24, 32, 52],
+        "names": [*_NUMBERS, "ends"],
+        "formats": [*(">u8" for _ in _NUMBERS), "V36"],
+        "offsets": [0, 8, 16, 24, 32, 4],
         "itemsize": SOCKETS.itemsize,
     }
 )
-"""`SOCKETS` with neighbouring fields as one, and addresses as numbers."""
+"""`SOCKETS` as words: neighbouring fields come at the price of one. `ends`: ports and addresses."""
+_FAMILY_BIT, _STATE_BIT, _SPORT_BIT = 56, 48, 16
+"""Where these begin in the head, whose lowest 16 bits are the remote port."""
+_ALL_BITS = 2**64 - 1
+_LOCAL = (("head", 0xFFFF << _SPORT_BIT), ("src_first", _ALL_BITS), ("src_second", _ALL_BITS))
+_REMOTE = (
+    ("head", 0xFF << _FAMILY_BIT),
+    ("head", 0xFFFF),
+    ("dst_first", _ALL_BITS),
+    ("dst_second", _ALL_BITS),
+)
+"""What makes an end: words, and the bits of them that belong to it."""
+_ZERO_IN_IPV4 = ("src_second", "dst_second")
 _ADDRESS_BYTES = 16
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+
+_RemoteEnd = tuple[int, bytes, int]
+"""Family, 16 bytes of address, port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +67,8 @@ class Summary:
     the table is "STATE_n". `listening`: sockets in LISTEN. `ports_in_use`: "remote address:port" →
     distinct (local address, local port) of client sockets inside the port range. `accept_queue`:
     "local address:port" → connections waiting for accept(). `time_wait_left_s`: lower edge of a
-    bucket of BUCKET_S seconds → sockets in TIME_WAIT with that time left.
+    bucket of BUCKET_S seconds → sockets in TIME_WAIT with that time left; the bucket at 315 s, far
+    beyond what TIME_WAIT lasts, also has all above.
     """
 
     states_by_side: dict[str, dict[str, int]]
@@ -79,22 +88,33 @@ def summarise(
     A socket is the server's when its local port, or its local address and port, is among `servers`;
     with None, when its local port is one that some socket listens on. `port_range` is inclusive.
     """
-    sockets = _Columns(parts)
-    states = sockets.states
-    listen = states == TcpState.LISTEN
     listeners = join([part[part["state"] == TcpState.LISTEN] for part in parts])
-    ports = sockets.sports
-    if servers is None:
-        servers = {int(port) for port in listeners["sport"]}
-    server = _is_server(sockets, servers)
+    ends = _Servers(set(listeners["sport"].tolist()) if servers is None else servers)
     low, high = port_range
-    client = ~server & ~listen & (ports >= low) & (ports <= high)
+    by_side = np.zeros(2 * _STATES, np.intp)
+    buckets = np.zeros(_BUCKETS, np.intp)
+    clients: list[Sockets] = []
+    for block in _blocks(parts):
+        heads = _numbers(block, "head").view(np.intp)
+        states, ports = heads >> _STATE_BIT & 0xFF, heads >> _SPORT_BIT & 0xFFFF
+        server = ends.have(block, ports)
+        by_side += np.bincount(states + _STATES * server, minlength=len(by_side))
+        left = block["expires_ms"][states == TcpState.TIME_WAIT] // (BUCKET_S * 1000)
+        buckets += np.bincount(np.minimum(left, _BUCKETS - 1), minlength=_BUCKETS)
+        client = ~server & (states != TcpState.LISTEN) & (ports >= low) & (ports <= high)
+        if client.all():
+            clients.append(block)
+        elif client.any():
+            clients.append(block.view(_OPAQUE)[client].view(SOCKETS))
     return Summary(
-        states_by_side=_by_side(states, server),
+        states_by_side={
+            side.value: _state_names(counts)
+            for side, counts in zip((Side.CLIENT, Side.SERVER), np.split(by_side, 2), strict=True)
+        },
         listening=len(listeners),
-        ports_in_use=_ports_in_use(sockets, client),
+        ports_in_use=_ports_in_use(clients),
         accept_queue=_accept_queue(listeners),
-        time_wait_left_s=_time_left(sockets.of("expires_ms")[states == TcpState.TIME_WAIT]),
+        time_wait_left_s={int(n) * BUCKET_S: int(buckets[n]) for n in np.flatnonzero(buckets)},
     )
 
 
@@ -113,52 +133,51 @@ def endpoint_text(family: int, address: bytes, port: int) -> str:
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
 
 
-class _Columns:
-    """The columns of some rows, each gathered once, in the machine's byte order."""
-
-    def __init__(self, parts: Sequence[Sockets]) -> None:
-        self._parts = [part.view(_WORDS) for part in parts] or [np.empty(0, _WORDS)]
-        # Neighbours in a row come at the price of one.
-        kinds, ends = self.of("kinds"), self.of("ends")
-        self.families, self.states = kinds & 0xFF, kinds >> 8
-        self.sports, self.dports = ends >> 16, ends & 0xFFFF
-
-    def of(self, name: str) -> NDArray[Any]:
-        """Return one column as an array of its own."""
-        column = np.concatenate([part[name] for part in self._parts])
-        return column.astype(column.dtype.newbyteorder("="), copy=False)
-
-    def any(self, name: str) -> bool:
-        """Tell whether a column has anything but zeros."""
-        return any(part[name].any() for part in self._parts)
-
-    def rows(self, chosen: NDArray[np.intp]) -> Sockets:
-        """Return these few rows whole."""
-        starts = np.cumsum([0, *map(len, self._parts)])
-        part = np.searchsorted(starts, chosen, side="right") - 1
-        few = [self._parts[p][row - starts[p]] for p, row in zip(part, chosen, strict=True)]
-        return np.array(few, _WORDS).view(SOCKETS)
+def _blocks(parts: Sequence[Sockets]) -> Iterator[Sockets]:
+    """Yield all rows in blocks: large parts in views, small ones joined."""
+    few: list[Sockets] = []
+    rows = 0
+    for part in parts:
+        for start in range(0, len(part), _BLOCK_ROWS):
+            few.append(part[start : start + _BLOCK_ROWS])
+            rows += len(few[-1])
+            if rows >= _BLOCK_ROWS:
+                yield join(few)
+                few, rows = [], 0
+    if few:
+        yield join(few)
 
 
-def _is_server(sockets: _Columns, servers: Collection[int | Endpoint]) -> NDArray[np.bool_]:
-    """Tell of each row whether its local end is one of the server's."""
-    whole_port = np.zeros(_PORTS, np.bool_)
-    whole_port[[server for server in servers if isinstance(server, int)]] = True
-    found: NDArray[np.bool_] = whole_port[sockets.sports]
-    for server in servers:
-        if isinstance(server, int):
-            continue
-        address, port = server
-        rows = sockets.sports == port
-        for family, form in _forms(address):
-            first, second = np.frombuffer(form, np.uint64)
-            found |= (
-                rows
-                & (sockets.families == family)
-                & (sockets.of("src_first") == first)
-                & (sockets.of("src_second") == second)
-            )
-    return found
+class _Servers:
+    """The local ends that are the server's."""
+
+    def __init__(self, servers: Collection[int | Endpoint]) -> None:
+        self._anywhere = np.zeros(_PORTS, np.bool_)
+        self._at: dict[tuple[int, bytes], NDArray[np.bool_]] = defaultdict(
+            lambda: np.zeros(_PORTS, np.bool_)
+        )
+        for server in servers:
+            if isinstance(server, int):
+                self._anywhere[server] = True
+                continue
+            address, port = server
+            for form in _forms(address):
+                self._at[form][port] = True
+
+    def have(self, block: Sockets, ports: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Tell of each row whether its local end, whose port is given too, is one of them."""
+        found: NDArray[np.bool_] = self._anywhere[ports]
+        for (family, address), table in self._at.items():
+            rows = np.flatnonzero(table[ports])
+            if len(rows):
+                first, second = np.frombuffer(address, ">u8")
+                words = block.view(_WORDS)
+                found[rows] |= (
+                    (block["family"][rows] == family)
+                    & (words["src_first"][rows] == first)
+                    & (words["src_second"][rows] == second)
+                )
+        return found
 
 
 def _forms(address: str) -> tuple[tuple[int, bytes], ...]:
@@ -172,53 +191,13 @@ def _forms(address: str) -> tuple[tuple[int, bytes], ...]:
     )
 
 
-def _by_side(
-    states: NDArray[np.integer[Any]], server: NDArray[np.bool_]
-) -> dict[str, dict[str, int]]:
-    """Count by side and state, zeros and LISTEN left out."""
+def _state_names(counts: NDArray[np.intp]) -> dict[str, int]:
+    """Return the counts by name, zeros and LISTEN left out."""
     return {
-        side.value: {
-            _STATE_NAMES.get(state, f"STATE_{state}"): count
-            for state, count in enumerate(np.bincount(states[chosen]).tolist())
-            if count and state != TcpState.LISTEN
-        }
-        for side, chosen in ((Side.CLIENT, ~server), (Side.SERVER, server))
+        _STATE_NAMES.get(state, f"STATE_{state}"): count
+        for state, count in enumerate(counts.tolist())
+        if count and state != TcpState.LISTEN
     }
-
-
-def _ports_in_use(sockets: _Columns, chosen: NDArray[np.bool_]) -> dict[str, int]:
-    """Count distinct local ends per remote end among the chosen rows."""
-    totals: Counter[str] = Counter()
-    for family in (int(socket.AF_INET), int(socket.AF_INET6)):
-        rows = np.flatnonzero(chosen & (sockets.families == family))
-        if not len(rows):
-            continue
-        # To pick all is to copy for nothing.
-        those = slice(None) if len(rows) == len(chosen) else rows
-        source = _ranks(_codes(sockets, "src", those))
-        remote = _ranks(_codes(sockets, "dst", those) * _PORTS + sockets.dports[those])
-        example = np.empty(int(remote.max()) + 1, np.intp)
-        example[remote] = rows
-        counts = _distinct(remote, source, sockets.sports[those])
-        for count, row in zip(counts.tolist(), sockets.rows(example), strict=True):
-            label = endpoint_text(family, row["dst"].tobytes(), int(row["dport"]))
-            totals[label] += count
-    return dict(totals)
-
-
-def _distinct(
-    remote: NDArray[np.uint64], source: NDArray[np.uint64], port: NDArray[np.integer[Any]]
-) -> NDArray[np.intp]:
-    """Return how many distinct pairs of source and port each remote has."""
-    remotes, sources = int(remote.max()) + 1, int(source.max()) + 1
-    ends = (remote * sources + source) * _PORTS + port
-    if remotes * sources * _PORTS <= _MOST_CELLS:
-        taken = np.zeros(remotes * sources * _PORTS, np.bool_)
-        taken[ends] = True
-        return np.array([np.count_nonzero(each) for each in taken.reshape(remotes, -1)])
-    ends = np.unique(ends)
-    starts = np.arange(remotes, dtype=np.uint64) * (sources * _PORTS)
-    return np.diff(np.searchsorted(ends, starts), append=len(ends))
 
 
 def _accept_queue(listeners: Sockets) -> dict[str, int]:
@@ -230,42 +209,90 @@ def _accept_queue(listeners: Sockets) -> dict[str, int]:
     return dict(totals)
 
 
-def _time_left(expires_ms: NDArray[np.uint32]) -> dict[int, int]:
-    """Return a histogram by the lower edge of each bucket in seconds, empty buckets left out."""
-    edges, counts = _counted(expires_ms // (BUCKET_S * 1000))
-    return {edge * BUCKET_S: count for edge, count in zip(edges, counts, strict=True)}
+def _ports_in_use(blocks: Sequence[Sockets]) -> dict[str, int]:
+    """Count the distinct local ends of each remote end, over all rows."""
+    totals: Counter[str] = Counter()
+    for remote, count in (_count_by_marks(blocks) or _count_in_set(blocks)).items():
+        totals[endpoint_text(*remote)] += count
+    return dict(totals)
 
 
-def _counted(numbers: NDArray[np.uint32]) -> tuple[list[int], list[int]]:
-    """Return the distinct numbers and how often each is there."""
-    if len(numbers) and numbers.max() < _PORTS:
-        counts = np.bincount(numbers)
-        edges = np.flatnonzero(counts)
-        return edges.tolist(), counts[edges].tolist()
-    edges, counts = np.unique(numbers, return_counts=True)
-    return edges.tolist(), counts.tolist()
+def _count_by_marks(blocks: Sequence[Sockets]) -> dict[_RemoteEnd, int]:
+    """Count with a byte for each possible pair of ends; nothing, where those outweigh the rows.
+
+    The ends of a lab differ in few bits, and these make the number of a pair, remote end first.
+    """
+    some, every = _bits(blocks)
+    remote, local = (
+        [_Span(word, bits) for word, field in end if (bits := some[word] & ~every[word] & field)]
+        for end in (_REMOTE, _LOCAL)
+    )
+    shape = tuple(1 << sum(span.width for span in spans) for spans in (remote, local))
+    if math.prod(shape) > SOCKETS.itemsize * sum(map(len, blocks)):
+        return {}
+    marks = np.zeros(shape, np.bool_)
+    for block in blocks:
+        words = {word: _numbers(block, word) for word in {span.word for span in remote + local}}
+        pairs: Any = 0
+        for span in remote + local:
+            pairs = pairs << span.width | words[span.word] >> span.low & span.mask
+        marks.reshape(-1)[pairs] = True
+    return {
+        _remote_end(number, remote, every): int(count)
+        for number, count in enumerate(map(np.count_nonzero, marks))
+        if count
+    }
 
 
-def _codes(sockets: _Columns, end: str, rows: NDArray[np.intp] | slice) -> NDArray[np.uint64]:
-    """Return a number below _CODES for each address, equal for equal ones alone."""
-    first: NDArray[np.uint64] = sockets.of(f"{end}_first")[rows]
-    if sockets.any(f"{end}_second"):
-        second = sockets.of(f"{end}_second")[rows]
-        return _ranks(_ranks(first) * len(first) + _ranks(second))
-    return _ranks(first) if first.max() >= _CODES else first
+class _Span:
+    """The bits of a word from the lowest in which rows differ up to the highest."""
+
+    def __init__(self, word: str, differing: int) -> None:
+        self.word = word
+        self.low = (differing & -differing).bit_length() - 1
+        self.width = differing.bit_length() - self.low
+        self.mask = (1 << self.width) - 1
 
 
-def _ranks(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the rank of each key among the distinct ones, in any order: 0, 1, 2 and so on."""
-    if (keys == keys[0]).all():
-        return np.zeros(len(keys), np.uint64)
-    # A few keys among many: without a sort, as long as no two of them share a slot.
-    slots = (keys * _SPREAD) >> _SLOT_SHIFT
-    owners = np.zeros(_PORTS, np.uint64)
-    owners[slots] = keys
-    if (owners[slots] == keys).all():
-        taken = np.zeros(_PORTS, np.uint64)
-        taken[slots] = 1
-        ranks: NDArray[np.uint64] = np.cumsum(taken, dtype=np.uint64) - np.uint64(1)
-        return np.asarray(ranks[slots])
-    return np.searchsorted(np.unique(keys), keys).astype(np.uint64)
+def _numbers(block: Sockets, word: str) -> NDArray[np.uint64]:
+    """Return a word of each row, as an array of its own in the machine's byte order."""
+    numbers: NDArray[np.uint64] = block.view(_WORDS)[word].astype(np.uint64)
+    return numbers
+
+
+def _bits(blocks: Sequence[Sockets]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return, by word, the bits that some row has, and those that every row has."""
+    some, every = dict.fromkeys(_NUMBERS, 0), dict.fromkeys(_NUMBERS, _ALL_BITS)
+    for block in blocks:
+        for word in _NUMBERS:
+            if word in _ZERO_IN_IPV4 and some["head"] >> _FAMILY_BIT == socket.AF_INET:
+                every[word] = 0
+                continue
+            numbers = _numbers(block, word)
+            some[word] |= int(np.bitwise_or.reduce(numbers))
+            every[word] &= int(np.bitwise_and.reduce(numbers))
+    return some, every
+
+
+def _remote_end(number: int, spans: Sequence[_Span], every: dict[str, int]) -> _RemoteEnd:
+    """Return the remote end that has this number."""
+    words = dict(every)
+    for span in reversed(spans):
+        words[span.word] |= (number & span.mask) << span.low
+        number >>= span.width
+    address = words["dst_first"] << 64 | words["dst_second"]
+    return (
+        words["head"] >> _FAMILY_BIT,
+        address.to_bytes(_ADDRESS_BYTES, "big"),
+        words["head"] & 0xFFFF,
+    )
+
+
+def _count_in_set(blocks: Sequence[Sockets]) -> dict[_RemoteEnd, int]:
+    """Count pairs of ends that may differ in any bit: some ten times slower."""
+    pairs = {
+        pair
+        for block in blocks
+        for pair in zip(block["family"].tolist(), block.view(_WORDS)["ends"].tolist(), strict=True)
+    }
+    return Counter((family, ends[20:], int.from_bytes(ends[2:4])) for family, ends in pairs)

@@ -5,7 +5,7 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,18 @@ from twbench.model.endings import ENDINGS
 from twbench.model.plans import Endpoint, FleetPlan, ServerPlan
 from twbench.model.reports import FleetReport
 from twbench.model.scenario import EndingSpec, Scenario, ServerSpec
+from twbench.model.states import TcpState
+from twbench.process.sockets import tcp_state
 from twbench.server import ledger as server_ledger
 from twbench.server.behaviour import Behaviour
 from twbench.server.http import Listener
+from twbench.uring.errors import RingClosedError
 from twbench.uring.probe import probe
 
 Handler = Callable[[socket.socket], Awaitable[None]]
+Engine = Callable[[FleetPlan, Ledger], Streams | Uring]
+WITHIN_S = 60
+"""No load here takes more than a few seconds, unless the machine is busy."""
 CUT_OFF = "connect:CANCELLED:run_ended"
 NO_CONNECTION = ("connect:LIMIT:in_flight_limit", "connect:LATE:fleet_too_slow", CUT_OFF)
 
@@ -87,12 +93,12 @@ async def bundled() -> AsyncIterator[Callable[..., Awaitable[tuple[Endpoint, Lis
     for made, listener in servers:
         made.close()
         for connection in tuple(listener.live):
-            connection.close()
+            connection.leave()
         while listener.live:  # noqa: ASYNC110 - nothing tells when the last is gone
             await asyncio.sleep(0.001)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan() -> Callable[..., FleetPlan]:
     """Return a function that makes a worker's plan out of the tables of a scenario."""
 
@@ -128,36 +134,102 @@ def plan() -> Callable[..., FleetPlan]:
     return make
 
 
-@pytest.fixture(params=["streams", "uring"])
-def engine(request: pytest.FixtureRequest) -> Callable[[FleetPlan, Ledger], Streams | Uring]:
-    """Return each engine in turn: one suite is the specification of both."""
-    if request.param == "streams":
-        return Streams
-    if reason := probe().refusal:
-        pytest.xfail(reason)
-
-    def make(plan: FleetPlan, ledger: Ledger) -> Uring:
-        if reason := why_not(plan):
-            pytest.skip(reason)
-        return Uring(plan, ledger)
-
-    return make
+@pytest.fixture
+async def full_backlog() -> AsyncIterator[Endpoint]:
+    """Give an address whose accept queue is full: the kernel drops every further SYN."""
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        try:
+            while not held or tcp_state(held[-1]) is not TcpState.SYN_SENT:
+                held.append(socket.socket())
+                held[-1].setblocking(False)  # noqa: FBT003 - the socket module's own
+                held[-1].connect_ex(listener.getsockname())
+                await asyncio.sleep(0.1)
+            yield listener.getsockname()
+        finally:
+            for each in held:
+                each.close()
 
 
 @pytest.fixture
-def offer(
-    engine: Callable[[FleetPlan, Ledger], Streams | Uring],
-) -> Callable[..., Awaitable[FleetReport]]:
-    """Return a function that carries out a plan in this loop and checks that the books agree."""
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is under way at a load's end finish for a tenth of a second only."""
+    monkeypatch.setattr("twbench.fleet.streams._GRACE_S", 0.1)
+    monkeypatch.setattr("twbench.fleet.uring._GRACE_NS", 100_000_000)
+
+
+def on_ring(plan: FleetPlan, ledger: Ledger) -> Uring:
+    """Make the engine `uring`, or leave the test out where this machine cannot."""
+    if reason := probe().refusal:
+        pytest.xfail(reason)
+    if reason := why_not(plan):
+        pytest.skip(reason)
+    return Uring(plan, ledger)
+
+
+@pytest.fixture(name="on_ring")
+def ring_engine() -> Callable[[FleetPlan], Uring]:
+    """Return a function that makes the engine `uring` for a plan."""
+    return lambda plan: on_ring(plan, Ledger())
+
+
+ENGINES: Mapping[str, Engine] = {"streams": Streams, "uring": on_ring}
+
+
+async def carry(
+    engine: Engine, plan: FleetPlan, stop_after_s: float | None = None
+) -> tuple[Streams | Uring, FleetReport]:
+    """Carry out a plan in this loop and check that the books agree."""
+    ledger = Ledger()
+    carried = engine(plan, ledger)
+    if stop_after_s is not None:
+        asyncio.get_running_loop().call_later(stop_after_s, carried.stop)
+    await asyncio.wait_for(carried.run(time.monotonic_ns()), WITHIN_S)
+    report = ledger.take(time.monotonic_ns())
+    check_books(report)
+    return carried, report
+
+
+@pytest.fixture(params=ENGINES)
+def offer(request: pytest.FixtureRequest) -> Callable[..., Awaitable[FleetReport]]:
+    """Return a function that offers a load, by each engine in turn: one suite specifies both."""
 
     async def run(plan: FleetPlan, *, stop_after_s: float | None = None) -> FleetReport:
-        ledger = Ledger()
-        carried = engine(plan, ledger)
-        if stop_after_s is not None:
-            asyncio.get_running_loop().call_later(stop_after_s, carried.stop)
-        await asyncio.wait_for(carried.run(time.monotonic_ns()), 20)
-        report = ledger.take(time.monotonic_ns())
-        check_books(report)
+        return (await carry(ENGINES[request.param], plan, stop_after_s))[1]
+
+    return run
+
+
+@pytest.fixture
+def offer_by_each() -> Callable[[FleetPlan], Awaitable[list[FleetReport]]]:
+    """Return a function that offers the same load by one engine and then by the other."""
+
+    async def run(plan: FleetPlan) -> list[FleetReport]:
+        return [(await carry(engine, plan))[1] for engine in ENGINES.values()]
+
+    return run
+
+
+def open_descriptors() -> int:
+    """Return how many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def offer_by_ring() -> Callable[..., Awaitable[FleetReport]]:
+    """Return a function that offers a load by `uring` and checks that nothing is left of it."""
+
+    async def run(plan: FleetPlan, *, stop_after_s: float | None = None) -> FleetReport:
+        before = open_descriptors()
+        engine, report = await carry(on_ring, plan, stop_after_s)
+        assert isinstance(engine, Uring)
+        assert all(slot.over for slot in engine.slots)
+        with pytest.raises(RingClosedError):
+            engine.ring.fileno()
+        # the servers of a test live in this process too, and have yet to hear of the end
+        async with asyncio.timeout(WITHIN_S):
+            while open_descriptors() > before:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
         return report
 
     return run

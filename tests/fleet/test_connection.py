@@ -1,6 +1,7 @@
 """One connection against servers that behave, and misbehave: what each exchange is booked as."""
 
 import asyncio
+import dataclasses
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hdrh.histogram import HdrHistogram
 
 from twbench.fleet.answers import HeadReader
 from twbench.fleet.connection import Connection
@@ -15,11 +17,14 @@ from twbench.fleet.ledger import Ledger
 from twbench.model.outcomes import KINDS
 from twbench.model.plans import Endpoint, FleetPlan
 from twbench.model.reports import FleetReport
+from twbench.server.http import Listener
 
 Handler = Callable[[socket.socket], Awaitable[None]]
 Serve = Callable[[Handler], Endpoint]
 Plan = Callable[..., FleetPlan]
 Offer = Callable[[FleetPlan], Awaitable[FleetReport]]
+OfferByEach = Callable[[FleetPlan], Awaitable[list[FleetReport]]]
+Bundled = Callable[..., Awaitable[tuple[Endpoint, Listener]]]
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 ONE = {"concurrency": 1, "duration_s": 5, "requests": 1}
@@ -112,6 +117,11 @@ FAILURES: list[tuple[str, Handler, str]] = [
 ]
 
 
+def patience(key: str) -> dict[str, float]:
+    """Return a time-out that is short only where the server leaves a request unanswered."""
+    return {"request_timeout_s": 0.2} if key.split(":")[1] in {"TIMEOUT", "STATUS"} else {}
+
+
 @pytest.mark.parametrize(
     ("handler", "key"),
     [pytest.param(handler, key, id=server) for server, handler, key in FAILURES],
@@ -120,7 +130,7 @@ FAILURES: list[tuple[str, Handler, str]] = [
 async def test_exchange_fails_by_what_the_server_did(
     handler: Handler, key: str, pool: dict[str, Any] | None, serve: Serve, plan: Plan, offer: Offer
 ) -> None:
-    client = {"request_timeout_s": 0.15, "pool": pool}
+    client = {**patience(key), "pool": pool}
     report = await offer(plan(serve(handler), load=ONE, client=client))
     assert report.errors == {key: 1}
     assert report.attempted == report.established == 1
@@ -387,6 +397,107 @@ async def test_answer_that_announces_the_end_is_the_connections_last(
     report = await offer(plan(serve(says(answer)), load=load, client={"pool": {"size": 1}}))
     assert (report.ok, report.established) == (3, 3)
     assert report.closed_early == 0
+
+
+# the same course of events is the same in the books of both engines
+
+
+def resets_after(answer: bytes) -> Handler:
+    """Return a server that resets once the client has surely read these bytes."""
+
+    async def handler(sock: socket.socket) -> None:
+        await says_and_closes(answer)(sock)
+        await asyncio.sleep(0.1)
+        reset(sock)
+
+    return handler
+
+
+POOL = {"pool": {"size": 2, "requests_per_connection": 2}}
+COURSES: dict[str, tuple[Handler, dict[str, Any]]] = {
+    **{
+        f"{name}, {ending}": (handler, {"ending": ending, "client": patience(key)})
+        for name, handler, key in FAILURES
+        for ending in ("client-fin", "client-rst", "client-half-close", "server-fin")
+    },
+    **{
+        f"{name}, pooled": (handler, {"client": POOL | patience(key)})
+        for name, handler, key in FAILURES
+    },
+    "resets in the head": (resets_after(ANSWER[:20]), {}),
+    "resets in the body": (resets_after(ANSWER[:-1]), {}),
+    "resets after the answer": (resets_after(ANSWER), {"ending": "server-fin", "hold_s": 5}),
+    "closes at the second": (closes_at_the_second, {"client": POOL}),
+    "resets at the second": (resets_at_the_second, {"client": POOL}),
+    "stops in the second": (stops_in_the_second, {"client": POOL}),
+    "answers, and the client resets": (says(ANSWER), {"ending": "client-rst"}),
+    "answers, and the client lingers": (says(ANSWER), {"client": {"socket": {"SO_LINGER": 0}}}),
+}
+
+
+@pytest.mark.parametrize(("handler", "more"), COURSES.values(), ids=COURSES)
+async def test_both_engines_book_the_same(
+    handler: Handler, more: dict[str, Any], serve: Serve, plan: Plan, offer_by_each: OfferByEach
+) -> None:
+    load = {"concurrency": 2, "duration_s": 60, "requests": 4}
+    offered = plan(serve(handler), **{"hold_s": 0.3, "load": load} | more)
+    by_streams, by_uring = map(comparable, await offer_by_each(offered))
+    assert by_streams == by_uring
+
+
+@pytest.mark.parametrize(
+    ("destination", "more"),
+    [
+        (("127.0.0.1", 1), {}),
+        (("127.0.0.1", 1), {"client": {"retries": 2, "retry_backoff_ms": 1}}),
+        (("127.0.0.1", 1), {"client": {"pool": {"size": 1}}}),
+        (("127.0.0.1", 1), {"sources": ("192.0.2.1", "192.0.2.2")}),
+        (("255.255.255.255", 80), {}),
+        (("198.51.100.1", 80), {"sources": ("127.0.0.1", "127.0.0.2")}),
+        (None, {"client": {"connect_timeout_s": 0.2}}),
+        (None, {"client": {"connect_timeout_s": 0.2, "pool": {"size": 1}}}),
+    ],
+)
+async def test_both_engines_book_the_same_where_there_is_no_connection(
+    destination: Endpoint | None,
+    more: dict[str, Any],
+    full_backlog: Endpoint,
+    plan: Plan,
+    offer_by_each: OfferByEach,
+) -> None:
+    load = {"concurrency": 2, "duration_s": 60, "requests": 2}
+    reports = await offer_by_each(plan(destination or full_backlog, load=load, **more))
+    by_streams, by_uring = map(comparable, reports)
+    assert by_streams == by_uring
+    assert by_streams["ok"] == 0
+
+
+@pytest.mark.parametrize("client", [{}, POOL], ids=["fresh", "pooled"])
+@pytest.mark.parametrize(
+    "ending", ["client-fin", "client-rst", "client-half-close", "server-fin", "server-rst"]
+)
+async def test_both_engines_and_their_servers_book_the_same_where_all_goes_well(
+    ending: str, client: dict[str, Any], bundled: Bundled, plan: Plan, offer_by_each: OfferByEach
+) -> None:
+    endpoint, listener = await bundled(ending=ending)
+    load = {"concurrency": 3, "duration_s": 60, "requests": 12}
+    reports = await offer_by_each(plan(endpoint, ending=ending, load=load, client=client))
+    by_streams, by_uring = map(comparable, reports)
+    assert by_streams == by_uring
+    assert (by_streams["ok"], by_streams["closed_early"]) == (12, 0)
+    while listener.live:  # noqa: ASYNC110 - nothing tells when the last is gone
+        await asyncio.sleep(0.001)
+    assert all(number % 2 == 0 for number in listener.ledger.report.departures.values())
+
+
+def comparable(report: FleetReport) -> dict[str, Any]:
+    """Return what does not depend on the clock; of latencies how many there are."""
+    told = dataclasses.asdict(report)
+    del told["t_ns"]
+    told["first_error_ns"] = set(told["first_error_ns"])
+    decoded = {name: HdrHistogram.decode(raw) for name, raw in told["histograms"].items()}
+    told["histograms"] = {name: each.get_total_count() for name, each in decoded.items()}
+    return told
 
 
 def test_every_kind_of_failure_here_is_listed() -> None:

@@ -41,3 +41,19 @@ def test_closing_twice_does_nothing() -> None:
     memory = Memory(4096)
     memory.close()
     memory.close()
+
+
+def test_copy_is_of_the_bytes_as_they_were() -> None:
+    memory = Memory(4096)
+    address = memory.place(b"answer")
+    copy = memory.copy(address + 1, 3)
+    memory.view(address, 6)[:] = b"......"
+    assert copy == b"nsw"
+    assert memory.copy(address, 6) == b"......"
+
+
+def test_copy_of_what_lies_behind_the_end_is_nothing() -> None:
+    memory = Memory(4096)
+    start = memory.reserve(1)
+    assert memory.copy(start + 4096, 5) == b""
+    assert memory.copy(start + 4094, 5) == bytes(2)

@@ -31,3 +31,10 @@ def test_mapping_covers_whichever_ring_lies_last() -> None:
     answer += struct.pack("=8IQ", 0, 0, 0, 0, 0, 0, 64, 0, 0)
     answer += struct.pack("=8IQ", 0, 0, 0, 0, 0, 128, 0, 0, 0)
     assert decode(answer).ring_bytes == 128 + 8 * 16
+
+
+def test_flags_of_the_completion_ring_lie_where_they_are_said_to() -> None:
+    answer = struct.pack("=7I12x", 4, 8, 0, 0, 0, 0, 0)
+    answer += struct.pack("=8IQ", 0, 0, 0, 0, 0, 0, 64, 0, 0)
+    answer += struct.pack("=8IQ", 0, 0, 0, 0, 0, 128, 24, 0, 0)
+    assert decode(answer).cq_flags == 24

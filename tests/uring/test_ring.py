@@ -312,6 +312,70 @@ def test_closing_with_completions_unread_and_operations_unsent_is_no_fault(need:
     assert set(FDS.iterdir()) == before
 
 
+# a loop that comes back at once
+
+
+def test_glance_takes_what_is_there_and_waits_for_the_rest(ring: Ring, memory: Memory) -> None:
+    ring.push(do.timeout(addr=memory.place(timespec(SOON_NS)), user_data=2).pack())
+    ring.push(nop(1))
+    assert ring.glance(wait=1, timeout_ns=LONG_NS) == [(1, 0, 0)]
+    found = ring.glance(wait=1, timeout_ns=LONG_NS)
+    assert found == [(2, -errno.ETIME, 0)]
+    assert ring.glance() == []
+
+
+def test_glance_waits_no_longer_than_told(ring: Ring) -> None:
+    started = time.monotonic_ns()
+    assert ring.glance(wait=1, timeout_ns=SOON_NS) == []
+    assert time.monotonic_ns() - started >= SOON_NS
+
+
+def test_glances_leave_nothing_behind(ring: Ring) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        for token in range(60):
+            ring.push(do.poll(near.fileno(), events=select.POLLIN, user_data=token).pack())
+        assert ring.glance() == []
+        far.send(b".")
+        seen: list[int] = []
+        end = time.monotonic() + WITHIN_S
+        while len(seen) < 60:
+            assert time.monotonic() < end
+            seen += [token for token, _, _ in ring.glance(wait=1, timeout_ns=SOON_NS)]
+        assert sorted(seen) == list(range(60))
+
+
+def test_muted_ring_signals_no_eventfd_until_it_may_again(ring: Ring) -> None:
+    eventfd = ring.notify()
+    ring.mute(muted=True)
+    ring.push(nop(1))
+    assert ring.turn(wait=1) == [(1, 0, 0)]
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(eventfd)
+    ring.mute(muted=False)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(eventfd)
+    ring.push(nop(2))
+    assert ring.turn(wait=1) == [(2, 0, 0)]
+    assert os.eventfd_read(eventfd) >= 1
+
+
+def test_what_came_while_muted_is_found_by_a_turn(ring: Ring) -> None:
+    reader, writer = os.pipe()
+    try:
+        ring.notify()
+        ring.mute(muted=True)
+        ring.push(do.poll(reader, events=select.POLLIN, user_data=1).pack())
+        assert ring.turn() == []
+        os.write(writer, b".")
+        ring.mute(muted=False)
+        assert ring.turn() == [(1, select.POLLIN, 0)]
+    finally:
+        ring.close()
+        os.close(reader)
+        os.close(writer)
+
+
 KILLED = """
 import os, socket, sys
 from twbench.uring import operations as do

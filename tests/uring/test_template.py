@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twbench.uring import operations as do
 from twbench.uring.operations import Slot
 from twbench.uring.sqe import SQE_BYTES, Flag, Hole, Sqe, unpack
-from twbench.uring.template import chain
+from twbench.uring.template import batch, chain
 
 TOKEN = Hole("token")
 CONNECTION = Slot(Hole("slot"))
@@ -81,3 +81,28 @@ def test_chain_of_nothing_or_into_nothing_is_refused() -> None:
         chain()
     with pytest.raises(ValueError, match="linked to none"):
         chain(do.nop(flags=Flag.IO_LINK))
+
+
+def test_batch_links_nothing_that_is_not_linked_already() -> None:
+    pair = batch(do.nop(user_data=TOKEN), do.nop(user_data=TOKEN.offset(1)))
+    assert [each.flags for each in operations(pair.raw)] == [Flag.NONE, Flag.NONE]
+    assert [each.user_data for each in operations(pair.fill(token=7))] == [7, 8]
+    assert batch(*operations(EXCHANGE.raw)).raw == EXCHANGE.raw
+
+
+@given(slot=st.integers(0, 2**31 - 1), token=st.integers(0, 2**64 - 4))
+def test_writes_are_what_patch_would_write(slot: int, token: int) -> None:
+    before = EXCHANGE.fill(slot=3, addr=7, token=100)
+    patched, written = bytearray(before), bytearray(before)
+    EXCHANGE.patch(patched, slot=slot, token=token)
+    for where, raw in EXCHANGE.writes(slot=slot, token=token):
+        written[where] = raw
+    assert written == patched == EXCHANGE.fill(slot=slot, addr=7, token=token)
+    assert EXCHANGE.writes() == ()
+
+
+def test_writes_of_an_unknown_hole_or_too_large_a_value_are_refused() -> None:
+    with pytest.raises(KeyError, match="more"):
+        EXCHANGE.writes(more=1)
+    with pytest.raises(struct.error):
+        EXCHANGE.writes(slot=2**31)

@@ -44,8 +44,10 @@ class Step(IntEnum):
     """Receive into its second: the first may not have been read yet."""
     REST = 7
     """Receive a further piece of a body, of which only the length matters."""
-    INSTALL = 8
-    ASIDE = 9
+    SHUT = 8
+    """Send the FIN after a request for which a receive waits already."""
+    INSTALL = 9
+    ASIDE = 10
     """Nobody waits for it: close, cancel and the like."""
 
 
@@ -93,7 +95,8 @@ def lives_of(plan: FleetPlan, values_at: Mapping[str, int]) -> Lives:
     half_closes = kind == "client-half-close"
     make = (*_make(plan, values_at), *((_bind(plan),) if _binds(plan) else ()), _connect(plan))
     # if a RST has come first, the receive that follows says so
-    half_close = (_shutdown(Flag.IO_HARDLINK),) if half_closes else ()
+    shutdown = _shutdown(Step.ASIDE, _SILENT | Flag.IO_HARDLINK)
+    half_close = (shutdown,) if half_closes else ()
     answer = (_receive(Step.FIRST, "first"),)
     # a client that moves first does so once it has read the answer; any other waits for the FIN
     fin = () if kind in Exchanges.MOVES else (_receive(Step.SECOND, "second"),)
@@ -108,7 +111,7 @@ def lives_of(plan: FleetPlan, values_at: Mapping[str, int]) -> Lives:
         chain(send, *answer),
         chain(send, *half_close, *answer, *fin),
         chain(alone),
-        chain(alone, *((_shutdown(Flag.NONE),) if half_closes else ())),
+        chain(alone, *((_shutdown(Step.SHUT, Flag.NONE),) if half_closes else ())),
         chain(*answer),
         chain(rest),
         chain(close),
@@ -194,9 +197,8 @@ def _send(step: Step) -> Sqe:
     )
 
 
-def _shutdown(link: Flag) -> Sqe:
-    token = _token(Step.ASIDE)
-    return do.shutdown(_SLOT, how=socket.SHUT_WR, flags=_SILENT | link, user_data=token)
+def _shutdown(step: Step, flags: Flag) -> Sqe:
+    return do.shutdown(_SLOT, how=socket.SHUT_WR, flags=flags, user_data=_token(step))
 
 
 def _receive(step: Step, buffer: str) -> Sqe:

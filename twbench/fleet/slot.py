@@ -65,23 +65,25 @@ class RingOwner(Owner, Protocol):
     def answered(self, slot: "Slot", *, ok: bool | None) -> None:
         """Hear that the slot's exchange is over (None: it got no connection).
 
-        Where `slot.over`, the connection is too, and the slot may be used again at once.
+        Where `slot.over`, the connection is too. Its socket is closed by the end of the next turn
+        of the ring, and then the slot may be used again.
         """
 
 
 class Slot(Exchanges):
-    """Its socket never has a descriptor, and is closed when the next life's takes its place.
+    """Its socket has no descriptor.
 
-    `_due` counts the completions that are still to come. Only at 0 may the slot be used again, so
-    a life that is cut short is cancelled first.
+    `_due` counts the completions that are still to come, `_armed` those of them that receive. Only
+    when nothing is due may the slot be used again, so a life that is cut short is cancelled first.
     """
 
     __slots__ = (
+        "_armed",
         "_chains",
+        "_closed",
         "_connected",
         "_doom",
         "_due",
-        "_holds",
         "_holes",
         "_leaving",
         "_receives",
@@ -127,11 +129,11 @@ class Slot(Exchanges):
         self._connected = self._leaving = self._unsent = self._refused = False
         self._doom = ""
         self._refusal = 0
-        self._holds = True
+        self._closed = False
         self._open(attempt.intended_ns, last=last)
         self.deadline_ns = self.began_ns + owner.connect_timeout_ns
         owner.ring.push(self._chain(OPENING[last], road))
-        self._receives = receives = owner.lives.receives[last]
+        self._armed = self._receives = receives = owner.lives.receives[last]
         self._due = 1 + receives
 
     def exchange(self, attempt: Attempt, road: Road, *, last: bool) -> None:
@@ -139,14 +141,16 @@ class Slot(Exchanges):
         owner = self._owner
         self.attempt = attempt
         self._begin(attempt.intended_ns, last=last)
-        if last and owner.half_closes:
+        half_closes = last and owner.half_closes
+        if half_closes:
             self._departure = ACTIVE_CLOSE
-        if self._due:
+        if self._armed:
             owner.ring.push(self._chain(ALONE[last], road))
-            self._due += 1
+            self._due += 1 + half_closes
         else:
             owner.ring.push(self._chain(FURTHER[last], road))
-            self._due = self._receives = owner.lives.receives[last]
+            self._armed = self._receives = owner.lives.receives[last]
+            self._due += self._armed
 
     @property
     def usable(self) -> bool:
@@ -201,7 +205,8 @@ class Slot(Exchanges):
 
     def _receive(self) -> None:
         """Wait for more: of an answer, for the peer's FIN, or whatever comes to an idle one."""
-        self._due = 1
+        self._due += 1
+        self._armed = 1
         if not self._body_due:
             self._push("receive")
             return
@@ -231,6 +236,11 @@ class Slot(Exchanges):
             return
         self._connected = True
         self._established()
+        if self._doom:
+            # it was given up in the moment in which it came about
+            self._fail(Phase.READ, self._doom)
+            self.leave()
+            return
         if self._last and self._owner.half_closes:
             self._departure = ACTIVE_CLOSE
 
@@ -239,6 +249,7 @@ class Slot(Exchanges):
         if not self._connected:
             return
         self._due -= self._receives
+        self._armed = 0
         self._unsent = True
         if self._leaving:
             self._wind_up(result)
@@ -256,6 +267,15 @@ class Slot(Exchanges):
         elif result < 0:
             self._unsent = True
             self._part(-result)
+        elif not self._armed:
+            # what waited has received before
+            self._receive()
+
+    def shut(self, _result: int) -> None:
+        """Hear that the FIN was sent; if not, the receive knows why."""
+        self._due -= 1
+        if self._leaving:
+            self._wind_up(-errno.ECANCELED)
 
     def received_first(self, result: int) -> None:
         """Hear what came into the first buffer."""
@@ -271,6 +291,7 @@ class Slot(Exchanges):
 
     def _received(self, result: int, at: int) -> None:
         self._due -= 1
+        self._armed -= 1
         if self._leaving or not self._connected:
             self._wind_up(result)
             return
@@ -285,7 +306,7 @@ class Slot(Exchanges):
             return
         elif result != -errno.ECANCELED:
             self._part(-result)
-        if not (self._due or self.over):
+        if not (self._armed or self.over or self._leaving):
             self._receive()
 
     def installed(self, result: int) -> None:
@@ -354,7 +375,7 @@ class Slot(Exchanges):
 
     def _reset(self) -> None:
         self._push("reset")
-        self._holds = False
+        self._closed = True
         self._finish()
 
     def _has_unsent(self) -> bool:
@@ -365,11 +386,9 @@ class Slot(Exchanges):
             self._owner.answered(self, ok=self._ok)
             return
         self.deadline_ns = NEVER_NS
-        self._owner.answered(self, ok=None if self._refused else self._ok)
-        # unless it has begun its next life already
-        if self._holds and self.over:
-            self._holds = False
+        if not self._closed:
             self._push("close")
+        self._owner.answered(self, ok=None if self._refused else self._ok)
 
 
 STEPS = (
@@ -381,6 +400,7 @@ STEPS = (
     Slot.received_first,
     Slot.received_second,
     Slot.received_rest,
+    Slot.shut,
     Slot.installed,
     Slot.aside,
 )

@@ -83,21 +83,32 @@ class Uring:
         self._end_ns = NEVER_NS
         self._active = self._backing_off = self._in_use = 0
         self._waiting: deque[Attempt] = deque()
+        self._held: list[tuple[Attempt, Road]] = []
+        self._closing = False
         self._idle: dict[Endpoint, dict[Slot, None]] = {to: {} for to in plan.destinations}
-        self._make_ring()
+        count = self._count_slots()
+        self.ring = Ring(entries=_QUEUE, completions=_COMPLETIONS)
+        try:
+            self.ring.register_files(count)
+            self._fill_memory(count)
+        except BaseException:
+            self.ring.close()
+            raise
+        self._free = self.slots[::-1]
+        self._pump = Pump(self.ring, self._complete)
 
-    def _make_ring(self) -> None:
-        """Make the ring, and place in its memory what chains point to."""
-        plan = self._plan
+    def _count_slots(self) -> int:
+        """Return how many connections there can be at a time, within RLIMIT_NOFILE."""
         at_once = self._most if self._load.mode == "open" else self._users
         wanted = min(at_once, self._pool_size or at_once) + self._pool_size + _SPARE_SLOTS
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        count = max(1, min(wanted, limit - _SPARE_DESCRIPTORS))
-        self.ring = Ring(entries=_QUEUE, completions=_COMPLETIONS)
-        self.ring.register_files(count)
+        return max(1, min(wanted, limit - _SPARE_DESCRIPTORS))
+
+    def _fill_memory(self, count: int) -> None:
+        """Place what chains point to, and make the slots with their buffers."""
+        plan = self._plan
         values = option_values(plan)
-        ends = len(plan.destinations) + len(plan.sources)
-        constants = 1024 * (ends + len(values))
+        constants = 1024 * (len(plan.destinations) + len(plan.sources) + len(values))
         self.memory = Memory(constants + _REST_BYTES + 2 * PIECE_BYTES * count)
         self.lives = lives_of(plan, {name: self.memory.place(v) for name, v in values.items()})
         roads = self._make_roads()
@@ -106,8 +117,6 @@ class Uring:
         self.slots = [
             Slot(self, number, self.memory.reserve(2 * PIECE_BYTES)) for number in range(count)
         ]
-        self._free = self.slots[::-1]
-        self._pump = Pump(self.ring, self._complete)
 
     def _make_roads(self) -> Mapping[part.Route, Road]:
         plan, place = self._plan, self.memory.place
@@ -174,10 +183,10 @@ class Uring:
             return
         self._cut = True
         self._active -= self._backing_off
-        while self._waiting:
+        self._active -= len(self._waiting)
+        for _ in self._waiting:
             self.ledger.refuse(Phase.CONNECT, "CANCELLED")
-            self._waiting.popleft()
-            self._active -= 1
+        self._waiting.clear()
         for slot in self.slots:
             if not slot.over and slot.awaiting:
                 slot.cut_off()
@@ -290,26 +299,50 @@ class Uring:
     def _make_room(self) -> None:
         """Where the pool is full of idle connections to other destinations, close one."""
         for idle in self._idle.values():
-            if idle:
-                oldest = next(iter(idle))
+            for oldest in tuple(idle):
                 del idle[oldest]
-                oldest.leave()
-                return
+                if oldest.usable:
+                    oldest.leave()
+                    return
 
     def _open(self, attempt: Attempt, road: Road) -> None:
-        self.ledger.report.connects += 1
+        """Open a connection, once those that have just ended have given their ports back."""
+        if self._closing:
+            self._held.append((attempt, road))
+        else:
+            self._dial(attempt, road)
+
+    def _dial(self, attempt: Attempt, road: Road) -> None:
         if self._free:
+            self.ledger.report.connects += 1
             self._free.pop().begin(attempt, road, last=self._limit == 1)
         else:
             # the ring's file table is bounded as descriptors are
-            self.ledger.refuse(Phase.CONNECT, "EMFILE", dialled=True)
-            self._over(attempt, ok=None)
+            self._refuse(attempt, "EMFILE", dialled=True)
+
+    def _refuse(self, attempt: Attempt, error: str, *, dialled: bool = False) -> None:
+        self.ledger.report.connects += dialled
+        self.ledger.refuse(Phase.CONNECT, error, dialled=dialled)
+        self._over(attempt, ok=None)
+
+    def _closed(self) -> None:
+        """Open what waited for ports."""
+        self._closing = False
+        held, self._held = self._held, []
+        for attempt, road in held:
+            if self._cut:
+                self._refuse(attempt, "CANCELLED")
+            else:
+                self._dial(attempt, road)
 
     def answered(self, slot: Slot, *, ok: bool | None) -> None:
         """Go on after an exchange; see `RingOwner`."""
         attempt, slot.attempt = slot.attempt, None
         if slot.over:
             self._free.append(slot)
+            if not self._closing:
+                self._closing = True
+                self._pump.after_turn(self._closed)
             if self._pool_size:
                 self._idle[slot.destination].pop(slot, None)
         elif slot.usable:

@@ -27,17 +27,20 @@ def main() -> None:
 async def _main() -> None:
     lines = await read_input()
     plan = FleetPlan.from_line(await lines.readline())
-    asked = plan.scenario.client.engine
-    refusal = None if asked == "streams" else uring.why_not(plan)
-    if refusal and asked == "uring":
-        say({"failed": refusal, "error": "uring"})
-        return
     ledger = Ledger()
-    by_ring = asked != "streams" and not refusal
-    engine = uring.Uring(plan, ledger) if by_ring else Streams(plan, ledger)
+    asked = plan.scenario.client.engine
+    engine: Streams | uring.Uring | None = None
+    why = f"client.engine is {asked!r}"
+    if asked != "streams":
+        engine, found = _on_ring(plan, ledger)
+        if engine is None and asked == "uring":
+            say({"failed": found, "error": "uring"})
+            return
+        why = found if asked == "auto" else why
+    engine = engine or Streams(plan, ledger)
     settle_memory()
-    name = "uring" if by_ring else "streams"
-    say({"ready": {"engine": name, "loop": loop_name(), "why": _why(asked, refusal)}})
+    name = "streams" if isinstance(engine, Streams) else "uring"
+    say({"ready": {"engine": name, "loop": loop_name(), "why": why}})
     command = (await lines.readline()).split()
     if command[:1] != [b"start"]:
         return
@@ -50,11 +53,15 @@ async def _main() -> None:
     say({"done": True})
 
 
-def _why(asked: str, refusal: str | None) -> str:
-    """Return why this engine was taken."""
-    if asked == "auto":
-        return refusal or "this kernel's io_uring can do all that the scenario asks for"
-    return f"client.engine is {asked!r}"
+def _on_ring(plan: FleetPlan, ledger: Ledger) -> tuple[uring.Uring | None, str]:
+    """Return the engine `uring`, or none, and why."""
+    if refusal := uring.why_not(plan):
+        return None, refusal
+    try:
+        engine = uring.Uring(plan, ledger)
+    except OSError as error:
+        return None, f"io_uring: {error.strerror}"
+    return engine, "this kernel's io_uring can do all that the scenario asks for"
 
 
 async def _tick(ledger: Ledger) -> None:

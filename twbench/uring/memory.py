@@ -42,7 +42,7 @@ class Memory:
         return self._view[at : at + size_bytes]
 
     def copy(self, address: int, size_bytes: int) -> bytes:
-        """Return the bytes at an address as they are now; of what lies outside, nothing."""
+        """Return the bytes at an address as they are now; of what lies behind the end, nothing."""
         at = address - self._start
         return self._map[at : at + size_bytes]
 

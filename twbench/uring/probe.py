@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from twbench.uring import operations
-from twbench.uring.errors import RingRefusedError
 from twbench.uring.memory import Memory
-from twbench.uring.operations import SocketCommand
+from twbench.uring.operations import Slot, SocketCommand
 from twbench.uring.params import Setup
 from twbench.uring.ring import Ring
-from twbench.uring.sqe import Op, Sqe
+from twbench.uring.sqe import Flag, Op, Sqe
 
 Ability = Op | SocketCommand
 
@@ -29,6 +28,10 @@ SINCE: Mapping[str, str] = {
 }
 """The Linux that brought what the oldest usable ring has not; for people, never asked."""
 
+_CLOSES_LATE = (
+    "this kernel's io_uring closes a socket only after operations on others are over"
+    " (Linux 6.13 does not)"
+)
 _REGISTER_PROBE = 8
 _PROBE_HEAD = struct.Struct("=BB14x")
 _PROBE_OP = struct.Struct("=BBHI")
@@ -74,9 +77,41 @@ def probe() -> Abilities:
                 operations=operations_of(ring),
                 commands=commands_of(ring),
                 setup=ring.layout.setup,
+                refusal=None if closes_at_once(ring) else _CLOSES_LATE,
             )
-    except RingRefusedError as error:
+    except OSError as error:
         return Abilities(refusal=error.strerror)
+
+
+def closes_at_once(ring: Ring) -> bool:
+    """Return whether a slot that is closed lets go of its file while another one waits.
+
+    Before Linux 6.13 it did not: files left in the order in which all operations had begun
+    (io_rsrc_node), so one idle receive held back every FIN.
+    """
+    ring.register_files(2)
+    memory = Memory(8)
+    waiting, closing = socket.socketpair(), socket.socketpair()
+    try:
+        for slot, pair in enumerate((waiting, closing)):
+            ring.place(slot, pair[0].fileno())
+            pair[0].close()
+        receive = operations.recv(Slot(0), addr=memory.reserve(1), length=1)
+        ring.push(receive.pack())
+        ring.push(operations.close(Slot(1), flags=Flag.CQE_SKIP_SUCCESS).pack())
+        ring.turn()
+        # closed at the end of that call
+        ring.turn()
+        closing[1].setblocking(False)  # noqa: FBT003 - the socket module's own
+        try:
+            return closing[1].recv(1) == b""
+        except BlockingIOError:
+            return False
+    finally:
+        for pair in (waiting, closing):
+            pair[1].close()
+        ring.close()
+        memory.close()
 
 
 def operations_of(ring: Ring) -> frozenset[Op]:

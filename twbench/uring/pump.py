@@ -46,13 +46,22 @@ class Pump:
         self._order = itertools.count()
         self._over = False
         self._heard = asyncio.Event()
-        self._timers, self._timer_ns = 0, _NEVER_NS
+        self._timers: list[int] = []
+        self._after: list[Callable[[], None]] = []
         self._memory = Memory(_TIMESPEC_BYTES)
         self._timespec_at = self._memory.reserve(_TIMESPEC_BYTES)
 
     def at(self, due_ns: int, call: Callable[[], None]) -> None:
         """Make this call once it is due; of two due at the same time, the earlier asked for."""
         heapq.heappush(self._agenda, (due_ns, next(self._order), call))
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        """Make this call after the next turn of the ring, which waits for nothing.
+
+        By then what was pushed has been begun, and the files that were closed are closed: the
+        kernel does that at the end of io_uring_enter.
+        """
+        self._after.append(call)
 
     def wake(self) -> None:
         """Look at the agenda and the ring now."""
@@ -93,21 +102,34 @@ class Pump:
             self._keep_agenda()
             if self._over or self.now_ns >= until_ns:
                 return True
+            if self._after:
+                found = self._pass_turn()
+                if found:
+                    self.take(found)
+                continue
             wait_ns = min(_PATIENCE_NS, agenda[0][0] - self.now_ns) if agenda else _PATIENCE_NS
             if found := glance(wait=1, timeout_ns=wait_ns):
                 self.take(found)
             elif wait_ns == _PATIENCE_NS:
                 return False
 
+    def _pass_turn(self) -> list[Completion]:
+        """Turn the ring without waiting, and make the calls that asked for that."""
+        found = self._ring.glance()
+        calls, self._after = self._after, []
+        for call in calls:
+            call()
+        return found
+
     async def _rest(self) -> None:
         """Let the loop wait until something completes or becomes due."""
         self._heard.clear()
-        if self._agenda and self._agenda[0][0] < self._timer_ns:
-            self._timer_ns = self._agenda[0][0]
-            self._memory.view(self._timespec_at, _TIMESPEC_BYTES)[:] = timespec(self._timer_ns)
+        due_ns = self._agenda[0][0] if self._agenda else _NEVER_NS
+        if due_ns < (self._timers[0] if self._timers else _NEVER_NS):
+            heapq.heappush(self._timers, due_ns)
+            self._memory.view(self._timespec_at, _TIMESPEC_BYTES)[:] = timespec(due_ns)
             timer = timeout(addr=self._timespec_at, how=TimeoutFlag.ABS, user_data=_TIMER)
             self._ring.push(timer.pack())
-            self._timers += 1
         if found := self._ring.turn():
             self.take(found)
         else:
@@ -124,8 +146,7 @@ class Pump:
         self.now_ns = time.monotonic_ns()
         if self._timers:
             others = [each for each in found if each[0] != _TIMER]
-            if len(others) < len(found):
-                self._timers -= len(found) - len(others)
-                self._timer_ns = _NEVER_NS
-                found = others
+            for _ in range(len(found) - len(others)):
+                heapq.heappop(self._timers)
+            found = others
         self._complete(found)

@@ -49,11 +49,16 @@ def at_rest(sockets: Sockets) -> Counter[object]:
     return Counter(row[AT_REST].item() for row in sockets)
 
 
-def time_wait(local_port: int) -> bytes:
+def answer(message: bytes, seq: int) -> bytes:
+    """The message as the answer to the request of this number."""
+    return message[:8] + seq.to_bytes(4, sys.byteorder) + message[12:]
+
+
+def time_wait(local_port: int, seq: int = 1) -> bytes:
     """One TIME_WAIT as a dump has it."""
     row = struct.pack("=BBBB", socket.AF_INET, TcpState.TIME_WAIT, 3, 0)
     row += struct.pack(">HH", local_port, 80) + bytes(64)
-    return struct.pack("=IHHII", 88, 18, 2, 1, 0) + row
+    return struct.pack("=IHHII", 88, 18, 2, seq, 0) + row
 
 
 @pytest.fixture
@@ -152,12 +157,19 @@ def without_descriptors(_family: int, _kind: int, _protocol: int) -> socket.sock
 def test_reader_without_a_second_socket_in_the_same_namespace_stays_whole(
     crowded_pid: int, second: OpenSocket
 ) -> None:
-    opener = Opener(open_socket_of(crowded_pid), second)
+    made: list[socket.socket] = []
+
+    def noted(family: int, kind: int, protocol: int) -> socket.socket:
+        made.append(second(family, kind, protocol))
+        return made[-1]
+
+    opener = Opener(open_socket_of(crowded_pid), noted)
     with LookReader(opener, split_above=1000, may_split=always) as looks:
         before = at_rest(looks.look().sockets)
         for _ in range(2):
             assert at_rest(looks.look().sockets) == before
         assert opener.calls == 2
+        assert all(each.fileno() == -1 for each in made)
 
 
 @in_a_namespace
@@ -177,10 +189,10 @@ def test_interrupted_half_alone_is_asked_for_again_and_then_admitted(
     ends: tuple[LookReader, socket.socket, socket.socket],
 ) -> None:
     reader, first, second = ends
-    first.send(time_wait(LOW) + DONE)
-    for _ in range(3):
-        second.send(LOST_ON_THE_WAY)
-    second.send(time_wait(HIGH) + DONE)
+    first.send(time_wait(LOW, seq=2) + answer(DONE, 2))
+    for seq in (1, 2, 3):
+        second.send(answer(LOST_ON_THE_WAY, seq))
+    second.send(time_wait(HIGH, seq=4) + answer(DONE, 4))
     look = reader.look()
     assert look.interrupted
     assert list(look.sockets["sport"]) == [LOW]
@@ -193,7 +205,7 @@ def test_interrupted_half_alone_is_asked_for_again_and_then_admitted(
             end.recv(4096)
 
 
-@pytest.mark.parametrize("answers", [(DONE, b"not netlink"), (b"not netlink", DONE)])
+@pytest.mark.parametrize("answers", [(answer(DONE, 2), b"not netlink"), (b"not netlink", DONE)])
 def test_garbage_in_either_half_is_one_clear_error(
     ends: tuple[LookReader, socket.socket, socket.socket], answers: tuple[bytes, bytes]
 ) -> None:

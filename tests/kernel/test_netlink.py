@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twbench.kernel import sockdiag
 from twbench.kernel.errors import CodecError
 from twbench.kernel.netlink import DiagSocket
 from twbench.kernel.portfilter import PortFilter, PortTest
 from twbench.kernel.process import open_socket_of
-from twbench.kernel.sockdiag import ALL_STATES, Sockets, join
+from twbench.kernel.sockdiag import ALL_STATES, Chunk, Sockets, decode, join
 from twbench.model.states import TcpState
 
 Pair = tuple[socket.socket, socket.socket]
@@ -52,6 +54,11 @@ def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
         yield ours, theirs
+
+
+def answer(message: bytes, seq: int) -> bytes:
+    """The message as the answer to the request of this number."""
+    return message[:8] + seq.to_bytes(4, sys.byteorder) + message[12:]
 
 
 def rows_of(diag: DiagSocket, only: PortFilter | None = None) -> Sockets:
@@ -108,13 +115,13 @@ def test_lost_datagram_is_asked_for_again(pid: int) -> None:
 def test_dump_interrupted_every_time_says_so(pair: Pair) -> None:
     ours, theirs = pair
     diag = DiagSocket(lambda _family, _kind, _protocol: ours)
-    for _ in range(3):
-        theirs.send(LOST_ON_THE_WAY)
+    for seq in (1, 2, 3):
+        theirs.send(answer(LOST_ON_THE_WAY, seq))
     assert diag.dump(states=ALL_STATES).interrupted
     theirs.settimeout(0)
     assert [theirs.recv(4096)[8] for _ in range(3)] == [1, 2, 3]
-    theirs.send(LOST_ON_THE_WAY)
-    theirs.send(DONE)
+    theirs.send(answer(LOST_ON_THE_WAY, 4))
+    theirs.send(answer(DONE, 5))
     assert not diag.dump(states=ALL_STATES).interrupted
 
 
@@ -181,10 +188,129 @@ def test_dump_that_broke_off_is_asked_for_again_on_a_new_socket(
         diag = DiagSocket(open_socket)
         dump = diag.dump(states=ALL_STATES)
         assert (dump.interrupted, len(join(dump.parts))) == (interrupted, 0 if interrupted else 1)
+        assert len(rows_of(diag)) == 1
         assert len(made) == stuck + 1
         assert [each.fileno() for each in made[:stuck]] == [-1] * stuck
-        assert len(rows_of(diag)) == 1
         diag.close()
+
+
+class Failing(socket.socket):
+    """Fails once, after a datagram of a dump has been taken from the kernel."""
+
+    failure: BaseException | None = None
+
+    def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        count = super().recv_into(*arguments)
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return count
+
+
+class Opener:
+    """Opens sockets in the namespace of `pid`, the first of them failing, and keeps them all."""
+
+    def __init__(self, pid: int, failure: BaseException) -> None:
+        self.pid = pid
+        self.failure = failure
+        self.made: list[socket.socket] = []
+
+    def __call__(self, family: int, kind: int, protocol: int) -> socket.socket:
+        opened = open_socket_of(self.pid)(family, kind, protocol)
+        if not self.made:
+            opened = Failing(family, kind, protocol, fileno=opened.detach())
+            opened.failure = self.failure
+        self.made.append(opened)
+        return opened
+
+
+FAILURES = pytest.mark.parametrize(
+    "failure", [CodecError("no dump"), TimeoutError(errno.ETIMEDOUT, "late"), KeyboardInterrupt()]
+)
+
+
+@in_a_namespace
+@FAILURES
+def test_dump_after_one_that_was_not_read_to_its_end_is_whole(
+    crowded_pid: int, failure: BaseException
+) -> None:
+    opener = Opener(crowded_pid, failure)
+    diag, plain = DiagSocket(opener), DiagSocket(open_socket_of(crowded_pid))
+    with pytest.raises(type(failure)):
+        diag.dump(states=ALL_STATES)
+    assert identities(rows_of(diag)) == identities(rows_of(plain))
+    assert [each.fileno() == -1 for each in opener.made] == [True, False]
+    for each in (diag, plain):
+        each.close()
+
+
+@in_a_namespace
+def test_new_socket_in_another_namespace_is_refused(pid: int, crowded_pid: int) -> None:
+    opener = Opener(crowded_pid, CodecError("no dump"))
+    diag = DiagSocket(opener)
+    before = diag.namespace()
+    with pytest.raises(CodecError):
+        diag.dump(states=ALL_STATES)
+    opener.pid = pid
+    for _ in range(2):
+        with pytest.raises(OSError, match="another one now") as caught:
+            diag.dump(states=ALL_STATES)
+        assert caught.value.errno == errno.ESTALE
+        assert opener.made[-1].fileno() == -1
+    opener.pid = crowded_pid
+    assert len(rows_of(diag)) > 3000
+    assert diag.namespace() == before
+    diag.close()
+
+
+@in_a_namespace
+def test_closed_socket_stays_closed_after_a_failure(crowded_pid: int) -> None:
+    opener = Opener(crowded_pid, CodecError("no dump"))
+    diag = DiagSocket(opener)
+    with pytest.raises(CodecError):
+        diag.dump(states=ALL_STATES)
+    diag.close()
+    for _ in range(2):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            diag.dump(states=ALL_STATES)
+    assert len(opener.made) == 1
+
+
+class Late(socket.socket):
+    """Has nothing yet when it is first asked, so that the rest of the dump is waited for."""
+
+    asked = False
+
+    def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401 - as the socket's own
+        if not self.asked:
+            self.asked = True
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return super().recv_into(*arguments)
+
+
+@in_a_namespace
+def test_dump_that_is_waited_for_is_decoded_once(
+    crowded_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(family: int, kind: int, protocol: int) -> socket.socket:
+        opened = open_socket_of(crowded_pid)(family, kind, protocol)
+        return Late(family, kind, protocol, fileno=opened.detach())
+
+    sizes: list[int] = []
+
+    def measured(chunk: memoryview) -> Chunk:
+        sizes.append(len(chunk))
+        return decode(chunk)
+
+    monkeypatch.setattr(sockdiag, "decode", measured)
+    plain, diag = DiagSocket(open_socket_of(crowded_pid)), DiagSocket(late)
+    whole = identities(rows_of(plain))
+    (whole_bytes,) = sizes
+    assert identities(rows_of(diag)) == whole
+    assert len(sizes) > 3
+    assert sum(sizes[1:]) == whole_bytes
+    for each in (plain, diag):
+        each.close()
 
 
 @in_a_namespace
@@ -230,11 +356,20 @@ def test_refused_dump_raises_the_kernels_errno() -> None:
     diag.close()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"not netlink", bytes(16), DONE[:18], b"\x14" * 100])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"not netlink", bytes(16), DONE[:18], DONE[:12], b"\x14" * 100]
+)
 def test_bytes_that_are_no_dump_are_one_clear_error(pair: Pair, garbage: bytes) -> None:
     ours, theirs = pair
     theirs.send(garbage)
     with pytest.raises(CodecError):
+        DiagSocket(lambda _family, _kind, _protocol: ours).dump(states=ALL_STATES)
+
+
+def test_answer_to_another_request_is_refused(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.send(answer(DONE, 7))
+    with pytest.raises(CodecError, match="no answer to request 1"):
         DiagSocket(lambda _family, _kind, _protocol: ours).dump(states=ALL_STATES)
 
 

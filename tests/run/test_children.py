@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -176,6 +177,64 @@ async def test_last_words_are_kept_up_to_a_limit(lab: Lab, script: Script) -> No
         assert await child.ended == 3
         assert child.complaint.endswith("the end")
         assert len(child.complaint) == 4000
+
+
+async def test_last_words_beyond_the_limit_take_no_memory(lab: Lab, script: Script) -> None:
+    script(READY + "for _ in range(640): sys.stderr.write('x' * 100_000)")
+    tracemalloc.start()
+    try:
+        async with started(lab, Heard()) as child:
+            assert await child.ended == 0
+            assert tracemalloc.get_traced_memory()[1] < 32_000_000
+            assert child.complaint == "x" * 4000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("write", "cause"),
+    [
+        ("print('no json at all')", "no json at all"),
+        ("print('[1, 2]')", "no JSON object, of the line [1, 2]"),
+        ("sys.stdout.buffer.write(bytes([0xff, 10]))", "UnicodeDecodeError"),
+        ("print('y' * (5 << 20))", f"a line longer than {1 << 22} bytes: {'y' * 200}"),
+        ("print('y' * (50 << 20), end='')", f"a line longer than {1 << 22} bytes: {'y' * 200}"),
+        ("print(json.dumps({'bad': 'z' * 100_000}))", "KeyError: 't_ns', of the line"),
+    ],
+)
+async def test_process_that_says_what_cannot_be_heard_is_ended_and_the_line_told(
+    lab: Lab, script: Script, write: str, cause: str
+) -> None:
+    script(
+        READY + "print('{\"t_ns\": 1}')\nprint('{\"done\": true}')\n"
+        "sys.stderr.write('a warning')\n" + write + "\nsys.stdout.flush()\n"
+        "while True: print('{\"t_ns\": 2}')"
+    )
+    heard: list[int] = []
+
+    def hear(_: Child, message: Message) -> None:
+        heard.append(message["t_ns"])
+
+    child = Child("the worker", "client", hear)
+    await child.start(lab, "scripted", b"plan\n")
+    try:
+        assert await asyncio.wait_for(asyncio.shield(child.ended), 30) == -9
+    finally:
+        child.kill()
+    assert heard == [1]
+    assert not child.done
+    assert cause in child.complaint.splitlines()[-1]
+    assert len(child.complaint) < 500
+
+
+async def test_first_line_that_is_no_message_is_a_refusal_with_the_line(
+    lab: Lab, script: Script
+) -> None:
+    script("import time; print('what plan?', flush=True); time.sleep(1000)")
+    child = Child("the worker", "client", Heard().hear)
+    with pytest.raises(LabError, match=r"the worker ended at once: .*what plan\?"):
+        await child.start(lab, "scripted", b"plan\n")
+    assert await child.ended == -9
 
 
 async def test_saying_something_to_a_process_that_has_ended_is_no_error(

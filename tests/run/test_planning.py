@@ -99,6 +99,24 @@ def test_server_listens_on_every_address_and_port() -> None:
     assert (plan.ending.hold_s, plan.family, plan.by_url) == (3, "ipv4", False)
 
 
+@pytest.mark.parametrize(
+    ("load", "pool", "most"),
+    [
+        (CLOSED, None, CLOSED["concurrency"]),
+        ({"mode": "closed", "stages": RAMP}, None, 300),
+        (OPEN, None, 10_000),
+        ({**OPEN, "max_in_flight": 50}, None, 50),
+        ({**OPEN, "max_in_flight": 50}, {"size": 7}, 7),
+        ({"mode": "closed", "stages": RAMP}, {"size": 200}, 200),
+    ],
+)
+def test_server_knows_how_many_connections_there_may_be_at_once(
+    load: dict[str, object], pool: dict[str, object] | None, most: int
+) -> None:
+    asked = scenario(load=load, client={"pool": pool} if pool else {})
+    assert server_plan(asked, lab_plan(asked)).connections == most
+
+
 @given(
     hosts=st.integers(1, 4),
     workers=st.integers(1, 4),

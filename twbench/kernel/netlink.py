@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +21,9 @@ _ROOM_BYTES = 64 * 1024
 _DONE_BYTES = 20
 _DONE = struct.pack("=IH", _DONE_BYTES, sockdiag.NLMSG_DONE)
 """The beginning of the last message of nearly every dump."""
+_SEQ = struct.Struct("=I")
+_SEQ_AT = slice(8, 12)
+"""Where a message has the number of the request it answers (struct nlmsghdr)."""
 _RECEIVE_BUFFER_BYTES = 1024 * 1024
 _ANSWER_WITHIN_S = 10
 _TRIES = 3
@@ -47,6 +50,10 @@ class DiagSocket:
 
     A dump lands in one piece of memory, a datagram behind the other, and is decoded there at its
     end: between two datagrams, which are the kernel's work, almost nothing is done.
+
+    A socket with an answer not read to its end is of no more use: the rest would pass for the next
+    answer, or the kernel refuses with EBUSY. The next request opens another one in its place, in
+    the same namespace or not at all.
     """
 
     def __init__(
@@ -57,21 +64,25 @@ class DiagSocket:
         self._open_socket = open_socket
         self._seq = 0
         self._expected_bytes = 0
+        self._unread = False
+        """Whether some of the last answer may still be to come."""
         self._socket = self._opened()
+        self._namespace = _namespace_of(self._socket)
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
         self._socket.close()
 
     def namespace(self) -> bytes:
-        """Return the cookie of the socket's network namespace. Raises OSError before Linux 5.14."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        """Return the cookie of the socket's network namespace; b"" before Linux 5.14."""
+        return self._namespace
 
     def dump(self, *, states: int, only: PortFilter | None = None) -> Dump:
         """Read every socket whose state is in the mask and whose port passes the filter.
 
         Asks at most `_TRIES` times until undisturbed. Raises OSError with the kernel's errno when
-        it refuses, CodecError for bytes it never sends.
+        it refuses, with ESTALE when a new socket would be in another namespace; CodecError for
+        bytes it never sends; and what `open_socket` raises.
         """
         started_ns = self._cpu_ns()
         bytecode = b"" if only is None else encode_filter(only)
@@ -87,10 +98,13 @@ class DiagSocket:
 
     def destroy(self, row: np.void) -> None:
         """Destroy the one socket of this row. Raises OSError: EPERM, ENOENT when it is gone."""
-        self._seq += 1
-        self._socket.send(sockdiag.encode_destroy(row, seq=self._seq))
-        room = memoryview(bytearray(_ROOM_BYTES))
-        _refuse(sockdiag.decode(room[: self._socket.recv_into(room)]).errno)
+        seq = self._next_seq()
+        self._ask(sockdiag.encode_destroy(row, seq=seq))
+        arena = _Arena(0, seq)
+        arena.receive(self._socket, 0)
+        answer = sockdiag.decode(arena.fresh())
+        self._unread = not answer.end
+        _refuse(answer.errno)
 
     def _opened(self) -> socket.socket:
         opened = self._open_socket(
@@ -106,17 +120,40 @@ class DiagSocket:
             raise
         return opened
 
+    def _renew(self) -> None:
+        """Put a new socket in the place of the old one, unless that was closed."""
+        if self._socket.fileno() < 0:
+            return
+        opened = self._opened()
+        # By now another process may have the number of the one whose namespace it was.
+        if _namespace_of(opened) != self._namespace:
+            opened.close()
+            raise OSError(errno.ESTALE, "the network namespace is another one now", "sock_diag")
+        self._socket.close()
+        self._socket = opened
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _ask(self, request: bytes) -> None:
+        """Send a request; whoever reads its answer to the end takes `_unread` back."""
+        if self._unread:
+            self._renew()
+        self._unread = True
+        self._socket.send(request)
+
     def _dump(self, states: int, bytecode: bytes) -> Chunk:
         """Return what one dump holds, and whether some of it was lost."""
-        self._seq += 1
-        self._socket.send(
-            sockdiag.encode_dump(
-                family=socket.AF_UNSPEC, states=states, bytecode=bytecode, seq=self._seq
-            )
+        seq = self._next_seq()
+        self._ask(
+            sockdiag.encode_dump(family=socket.AF_UNSPEC, states=states, bytecode=bytecode, seq=seq)
         )
-        arena = _Arena(self._expected_bytes)
+        arena = _Arena(self._expected_bytes, seq)
+        chunks = [Chunk(parts=())]
         lost, flags = False, int(socket.MSG_DONTWAIT)
-        while True:
+        while not chunks[-1].end:
+            silent = False
             try:
                 may_be_over = arena.receive(self._socket, flags)
             except OSError as error:
@@ -125,47 +162,52 @@ class DiagSocket:
                     continue
                 if error.errno != errno.EAGAIN or not flags:
                     raise
-                may_be_over = True
-                if lost and not arena.filled:
-                    return self._abandoned(())
-            if flags and not may_be_over:
-                continue
-            chunk = sockdiag.decode(arena.received)
-            _refuse(chunk.errno)
-            if chunk.end:
-                self._expected_bytes = arena.filled
-                return replace(chunk, interrupted=chunk.interrupted or lost)
-            if lost and flags:
-                return self._abandoned(chunk.parts)
-            # The kernel dumps within our own calls: this is never waited for, by the book.
-            flags = 0
-
-    def _abandoned(self, parts: tuple[Sockets, ...]) -> Chunk:
-        """Return what came of a dump that the kernel will not go on with (netlink_dump: ENOBUFS).
-
-        Its socket answers every further request with EBUSY, so a new one takes its place.
-        """
-        self._socket.close()
-        self._socket = self._opened()
-        return Chunk(parts=parts, interrupted=True)
+                silent = may_be_over = True
+            if (may_be_over or not flags) and arena.has_fresh:
+                chunks.append(sockdiag.decode(arena.fresh()))
+            if silent and lost:
+                # netlink_dump found no memory (ENOBUFS): it will not go on with this one
+                break
+            if silent:
+                # The kernel dumps within our own calls: this is never waited for, by the book.
+                flags = 0
+        if chunks[-1].end:
+            self._unread = False
+            self._expected_bytes = arena.filled
+        _refuse(chunks[-1].errno)
+        return Chunk(
+            parts=tuple(part for chunk in chunks for part in chunk.parts),
+            interrupted=lost or any(chunk.interrupted for chunk in chunks),
+        )
 
 
 class _Arena:
     """Memory that a dump fills from the front; never used for a second one, so rows may stay."""
 
-    def __init__(self, expected_bytes: int) -> None:
+    def __init__(self, expected_bytes: int, seq: int) -> None:
         # numpy asks for huge pages, which spares some thousands of page faults.
         self._bytes = np.empty(expected_bytes + expected_bytes // 8 + 2 * _ROOM_BYTES, np.uint8)
         self._view = self._bytes.data
+        self._seq = _SEQ.pack(seq)
+        self._seen = 0
         self.filled = 0
 
     @property
-    def received(self) -> memoryview:
-        """What has come so far."""
-        return self._view[: self.filled]
+    def has_fresh(self) -> bool:
+        """Whether anything has come since `fresh` was last called."""
+        return self.filled > self._seen
+
+    def fresh(self) -> memoryview:
+        """Return what has come since the last call."""
+        start, self._seen = self._seen, self.filled
+        return self._view[start : self.filled]
 
     def receive(self, source: socket.socket, flags: int) -> bool:
-        """Receive one datagram behind the others; tell whether it looks like the last one."""
+        """Receive one datagram behind the others; tell whether it looks like the last one.
+
+        Raises CodecError for one that may have been cut, or that answers another request: all
+        messages of a datagram answer the same one.
+        """
         start = self.filled
         if len(self._view) - start < _ROOM_BYTES:
             larger = np.empty(2 * len(self._view), np.uint8)
@@ -174,9 +216,21 @@ class _Arena:
         count = source.recv_into(self._view[start : start + _ROOM_BYTES], 0, flags)
         if count == _ROOM_BYTES:
             raise CodecError(f"a datagram of {_ROOM_BYTES} bytes or more")
+        if self._view[start : start + count][_SEQ_AT] != self._seq:
+            raise CodecError(
+                f"a datagram of {count} bytes that is no answer to request"
+                f" {_SEQ.unpack(self._seq)[0]}"
+            )
         self.filled = start + count
         tail = max(start, self.filled - _DONE_BYTES)
-        return not count or self._view[tail : tail + len(_DONE)] == _DONE
+        return self._view[tail : tail + len(_DONE)] == _DONE
+
+
+def _namespace_of(opened: socket.socket) -> bytes:
+    try:
+        return opened.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return b""
 
 
 def _refuse(code: int) -> None:

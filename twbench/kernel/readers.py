@@ -233,18 +233,25 @@ class LookReader(Owner):
 
     def _open_pair(self) -> SideBySide | None:
         """Open what two halves need; None, now and ever after, where that cannot be had."""
-        try:
-            second = self._open()
-            # By now another process may have the number of the one whose namespace it was.
-            same = second.namespace() == self._first.namespace()
-        except (OSError, TwbenchError):
-            same = False
-        if not same:
+        second = self._second()
+        if second is None:
             self._split_above, self._halves = _NEVER, None
             return None
         self._pair = SideBySide(self._first, second)
         self.owned.callback(self._pair.close)
         return self._pair
+
+    def _second(self) -> DiagSocket | None:
+        """Open another socket in the namespace of the first."""
+        try:
+            second = self._open()
+        except (OSError, TwbenchError):
+            return None
+        # By now another process may have the number of the one whose namespace it was.
+        if second.namespace() == self._first.namespace() != b"":
+            return second
+        second.close()
+        return None
 
 
 class TableLookReader(Owner):

@@ -18,6 +18,8 @@ from twbench.process.listening import CannotListenError, refuse_taken
 _READY_WITHIN_S = 30.0
 _LONGEST_LINE = 1 << 22
 _KEPT_OF_STDERR = 4000
+_KEPT_OF_LINE = 200
+_READ_BYTES = 1 << 16
 _RETRY_S = 0.001
 _REMEDIES = {
     "EADDRINUSE": "choose another port, or end what listens there",
@@ -73,8 +75,9 @@ def _beside(program: list[str]) -> list[str]:
 class Child:
     """A server process, a fleet worker, or the carrier of a wire.
 
-    Messages other than the first (`ready` or `failed`) and the last (`done`) go to `hear`. When the
-    process ends, for whatever reason, `ended` becomes its exit status.
+    Messages other than the first (`ready` or `failed`) and the last (`done`) go to `hear`. A line
+    that is no message, or that `hear` raises for, is the end of the process, and the reason its
+    complaint. When the process ends, for whatever reason, `ended` becomes its exit status.
     """
 
     def __init__(self, name: str, host: str, hear: Callable[["Child", Message], None]) -> None:
@@ -85,7 +88,7 @@ class Child:
         """Whether it said that it had come to its end."""
         self.ended: asyncio.Task[int]
         self.complaint = ""
-        """The end of what it wrote to standard error."""
+        """The end of what it wrote to standard error, and what was wrong with its last line."""
         self._hear = hear
         self._process: asyncio.subprocess.Process
 
@@ -144,23 +147,46 @@ class Child:
     async def _listen(self, ready: asyncio.Future[Message]) -> int:
         stdout, stderr = self._process.stdout, self._process.stderr
         assert stdout is not None and stderr is not None  # noqa: S101, PT018 - both are pipes
-        complaint = asyncio.create_task(stderr.read())
-        async for line in stdout:
-            if not line.endswith(b"\n"):
-                # killed in the middle of a line
-                break
-            message: Message = json.loads(line)
-            if not ready.done():
-                ready.set_result(message)
-            elif "done" in message:
-                self.done = True
-            else:
-                self._hear(self, message)
-        self.complaint = (await complaint).decode(errors="replace")[-_KEPT_OF_STDERR:]
+        last_words = asyncio.create_task(_tail(stderr))
+        wrong = await self._hear_lines(stdout, ready)
+        if wrong:
+            self.done = False
+            self.kill()
+            while await stdout.read(_READ_BYTES):
+                pass
+        self.complaint = "\n".join(filter(None, (await last_words, wrong)))
         status = await self._process.wait()
         if not ready.done():
             ready.set_result({})
         return status
+
+    async def _hear_lines(
+        self, stdout: asyncio.StreamReader, ready: asyncio.Future[Message]
+    ) -> str:
+        """Hear the process to its end and return ""; or up to a bad line, and return the reason."""
+        while True:
+            try:
+                line = await stdout.readuntil()
+            except asyncio.IncompleteReadError:
+                # what is left was cut by a kill
+                return ""
+            except asyncio.LimitOverrunError:
+                start = await stdout.read(_KEPT_OF_LINE)
+                return f"a line longer than {_LONGEST_LINE} bytes: {_shown(start)}"
+            try:
+                self._take(json.loads(line), ready)
+            except Exception as error:  # noqa: BLE001 - told as the cause of the process's end
+                return f"{type(error).__name__}: {error}, of the line {_shown(line)}"
+
+    def _take(self, message: Message, ready: asyncio.Future[Message]) -> None:
+        if not isinstance(message, dict):
+            raise TypeError("no JSON object")
+        if not ready.done():
+            ready.set_result(message)
+        elif "done" in message:
+            self.done = True
+        else:
+            self._hear(self, message)
 
     async def finish(self, within_s: float) -> None:
         """Wait for the end of the process; kill it when it takes longer."""
@@ -180,3 +206,15 @@ class Child:
         """End the process now."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+
+async def _tail(stream: asyncio.StreamReader) -> str:
+    """Read to the end; return the last of it."""
+    kept = b""
+    while part := await stream.read(_READ_BYTES):
+        kept = (kept + part)[-_KEPT_OF_STDERR:]
+    return kept.decode(errors="replace")
+
+
+def _shown(line: bytes) -> str:
+    return line[:_KEPT_OF_LINE].decode(errors="replace").rstrip()

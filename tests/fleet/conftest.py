@@ -154,8 +154,7 @@ async def full_backlog() -> AsyncIterator[Endpoint]:
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is under way at a load's end finish for a tenth of a second only."""
-    monkeypatch.setattr("twbench.fleet.streams._GRACE_S", 0.1)
-    monkeypatch.setattr("twbench.fleet.uring._GRACE_NS", 100_000_000)
+    monkeypatch.setattr("twbench.fleet.part.GRACE_NS", 100_000_000)
 
 
 def on_ring(plan: FleetPlan, ledger: Ledger) -> Uring:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from twbench.fleet.answers import HeadReader
-from twbench.fleet.exchanges import NEVER_NS, Exchanges
+from twbench.fleet.exchanges import Exchanges
 from twbench.fleet.ledger import Ledger
+from twbench.fleet.part import NEVER_NS
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import Phase
 from twbench.model.reports import FleetReport

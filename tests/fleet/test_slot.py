@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from twbench.fleet.answers import HeadReader
-from twbench.fleet.exchanges import NEVER_NS
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.lives import (
     BY_ROAD,
@@ -20,6 +19,7 @@ from twbench.fleet.lives import (
     lives_of,
     option_values,
 )
+from twbench.fleet.part import NEVER_NS
 from twbench.fleet.slot import STEPS, Attempt, Road, Slot
 from twbench.model.plans import FleetPlan
 from twbench.uring.memory import Memory

@@ -10,11 +10,11 @@ from typing import ClassVar, Protocol
 
 from twbench.fleet.answers import HeadReader, MalformedAnswerError
 from twbench.fleet.ledger import Ledger
+from twbench.fleet.part import NEVER_NS
 from twbench.model.endings import Departure
 from twbench.model.outcomes import Phase, errno_name
 from twbench.process.sockets import Fin
 
-NEVER_NS = 1 << 62
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 # as plain strings: an enum's members are hashed in Python, twice for each count
 ACTIVE_CLOSE, PASSIVE_CLOSE, ACTIVE_RESET, RESET_BY_PEER = (

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
+from twbench.fleet import part
 from twbench.fleet.exchanges import Exchanges
 from twbench.fleet.sockets import SOCKET_OPTIONS
 from twbench.model.plans import FleetPlan
@@ -80,10 +80,10 @@ def needed(plan: FleetPlan) -> tuple[Ability, ...]:
     """Return what a kernel's io_uring must be able to do for a plan."""
     common = (Op.SOCKET, Op.CONNECT, Op.SEND, Op.RECV, Op.CLOSE, Op.ASYNC_CANCEL, Op.TIMEOUT)
     half_closes = plan.scenario.ending.kind == "client-half-close"
-    sets_options = _options(plan) or plan.scenario.ending.kind == "client-rst"
+    sets_options = part.socket_options(plan) or plan.scenario.ending.kind == "client-rst"
     return (
         *common,
-        *((Op.BIND,) if _binds(plan) else ()),
+        *((Op.BIND,) if part.binds_first(plan) else ()),
         *((Op.SHUTDOWN,) if half_closes else ()),
         *((Op.URING_CMD, SocketCommand.SETSOCKOPT) if sets_options else ()),
     )
@@ -93,7 +93,11 @@ def lives_of(plan: FleetPlan, values_at: Mapping[str, int]) -> Lives:
     """Return a plan's chains; `values_at` says where each of `option_values` lies in memory."""
     kind = plan.scenario.ending.kind
     half_closes = kind == "client-half-close"
-    make = (*_make(plan, values_at), *((_bind(plan),) if _binds(plan) else ()), _connect(plan))
+    make = (
+        *_make(plan, values_at),
+        *((_bind(plan),) if part.binds_first(plan) else ()),
+        _connect(plan),
+    )
     # if a RST has come first, the receive that follows says so
     shutdown = _shutdown(Step.ASIDE, _SILENT | Flag.IO_HARDLINK)
     half_close = (shutdown,) if half_closes else ()
@@ -131,19 +135,10 @@ LINGER_ZERO = "linger zero"
 
 def option_values(plan: FleetPlan) -> dict[str, bytes]:
     """Return the values that chains point to, as bytes: each option's, and `LINGER_ZERO`."""
-    packed = {name: SOCKET_OPTIONS[name].pack(value) for name, value in _options(plan).items()}
+    packed = {
+        name: SOCKET_OPTIONS[name].pack(value) for name, value in part.socket_options(plan).items()
+    }
     return packed | {LINGER_ZERO: SOCKET_OPTIONS["SO_LINGER"].pack(0)}
-
-
-def _options(plan: FleetPlan) -> dict[str, Any]:
-    options = plan.scenario.client.socket.given()
-    if len(plan.sources) > 1:
-        options.setdefault("IP_BIND_ADDRESS_NO_PORT", True)
-    return options
-
-
-def _binds(plan: FleetPlan) -> bool:
-    return len(plan.sources) > 1 or plan.scenario.client.bind_before_connect
 
 
 def _token(step: Step) -> Hole:
@@ -155,7 +150,9 @@ def _make(plan: FleetPlan, values_at: Mapping[str, int]) -> tuple[Sqe, ...]:
     token = _token(Step.OPEN)
     made = do.socket(_SLOT, family=family, kind=socket.SOCK_STREAM, flags=_SILENT, user_data=token)
     packed = option_values(plan)
-    options = (_set(name, values_at[name], len(packed[name]), token) for name in _options(plan))
+    options = (
+        _set(name, values_at[name], len(packed[name]), token) for name in part.socket_options(plan)
+    )
     return made, *options
 
 

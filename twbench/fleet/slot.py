@@ -9,7 +9,6 @@ from typing import Protocol
 
 from twbench.fleet.exchanges import (
     ACTIVE_CLOSE,
-    NEVER_NS,
     PASSIVE_CLOSE,
     RESET_BY_PEER,
     RESETS,
@@ -17,13 +16,13 @@ from twbench.fleet.exchanges import (
     Owner,
 )
 from twbench.fleet.lives import ALONE, FURTHER, OPENING, PIECE_BYTES, STEP_BITS, Lives
+from twbench.fleet.part import NEVER_NS, SHORTEST_PAUSE_NS
 from twbench.model.outcomes import Phase, errno_name
 from twbench.model.plans import Endpoint
 from twbench.process.sockets import Fin, send_fin_on
 from twbench.uring.memory import Memory
 from twbench.uring.ring import Ring
 
-SHORTEST_PAUSE_NS = 10_000_000
 _CANCEL_AGAIN_NS = 100_000_000
 
 

@@ -11,19 +11,14 @@ from twbench.fleet import part
 from twbench.fleet.alarm import Alarm
 from twbench.fleet.answers import HeadReader
 from twbench.fleet.connection import Connection
-from twbench.fleet.exchanges import NEVER_NS
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.pacing import Profile, arrivals
 from twbench.fleet.sockets import ConnectFailedError, Dialer
 from twbench.model.outcomes import Phase, errno_name
 from twbench.model.plans import Endpoint, FleetPlan
 
-_REAP_S = 0.1
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 1.0
-_GRACE_S = 5.0
-_SECOND_NS = 1_000_000_000
+_DRAINED_POLL_S = 0.01
 _NAP_NS = 250_000
-_LATE_NS = 10_000_000
 
 
 class Streams:
@@ -37,11 +32,10 @@ class Streams:
         self.loop = asyncio.get_running_loop()
         self.ending = scenario.ending.kind
         self.half_closes = self.ending == "client-half-close"
-        self.hold_ns = round(scenario.ending.hold_s * _SECOND_NS)
-        self.request_timeout_ns = round(client.request_timeout_s * _SECOND_NS)
-        self._connect_timeout_ns = round(client.connect_timeout_s * _SECOND_NS)
-        expiry_s = client.pool.idle_expiry_s if client.pool else None
-        self.idle_ns = round(expiry_s * _SECOND_NS) if expiry_s else NEVER_NS
+        self.hold_ns = round(scenario.ending.hold_s * part.SECOND_NS)
+        self.request_timeout_ns = round(client.request_timeout_s * part.SECOND_NS)
+        self._connect_timeout_ns = round(client.connect_timeout_s * part.SECOND_NS)
+        self.idle_ns = part.idle_expiry_ns(plan)
         self._plan = plan
         self._load = scenario.load
         self._client = client
@@ -72,7 +66,7 @@ class Streams:
         with self._alarm:
             await self._alarm.until(start_ns)
             tasks = await (self._arrive(start_ns) if self._load.mode == "open" else self._users())
-            end_ns = start_ns + round(self._load.total_s * _SECOND_NS)
+            end_ns = start_ns + round(self._load.total_s * part.SECOND_NS)
             await self._finish(tasks, end_ns)
         await self._drain()
         reaper.cancel()
@@ -92,22 +86,22 @@ class Streams:
 
     async def _user(self, user: int, profile: Profile, start_ns: int) -> None:
         """Make one request after another while the load has room for this user."""
-        end_ns = start_ns + round(profile.duration_s * _SECOND_NS)
+        end_ns = start_ns + round(profile.duration_s * part.SECOND_NS)
         gap_s = self._client.pool.idle_gap_ms / 1000 if self._client.pool else 0.0
-        pause_s = _SHORTEST_PAUSE_S
+        pause_ns = part.SHORTEST_PAUSE_NS
         varies = profile.varies
         while self._offering and (now_ns := time.monotonic_ns()) < end_ns:
             if varies and user >= part.own_share(
-                self._plan, round(profile.level((now_ns - start_ns) / _SECOND_NS))
+                self._plan, round(profile.level((now_ns - start_ns) / part.SECOND_NS))
             ):
-                await asyncio.sleep(_REAP_S / 2)
+                await asyncio.sleep(part.RAMP_NS / part.SECOND_NS)
             elif next(self._quota, part.SPENT) is part.SPENT:
                 return
             elif await self._request(0) is None:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await asyncio.sleep(pause_ns / part.SECOND_NS)
+                pause_ns = min(2 * pause_ns, part.LONGEST_PAUSE_NS)
             else:
-                pause_s = _SHORTEST_PAUSE_S
+                pause_ns = part.SHORTEST_PAUSE_NS
                 if gap_s:
                     await asyncio.sleep(gap_s)
 
@@ -119,16 +113,16 @@ class Streams:
         """
         tasks: set[asyncio.Task[None]] = set()
         most = part.own_share(self._plan, self._load.max_in_flight)
-        end_ns = start_ns + round(self._load.total_s * _SECOND_NS)
+        end_ns = start_ns + round(self._load.total_s * part.SECOND_NS)
         now_ns = 0
         for due_s in arrivals(self._load, worker=self._plan.worker, workers=self._plan.workers):
-            due_ns = start_ns + round(due_s * _SECOND_NS)
+            due_ns = start_ns + round(due_s * part.SECOND_NS)
             if due_ns > now_ns:
                 await self._alarm.until(max(due_ns, now_ns + _NAP_NS))
                 now_ns = time.monotonic_ns()
             if not self._offering or next(self._quota, part.SPENT) is part.SPENT:
                 break
-            late = now_ns > end_ns + _LATE_NS
+            late = now_ns > end_ns + part.LATE_NS
             if late or len(tasks) >= most:
                 self.ledger.report.attempted += 1
                 self.ledger.refuse(Phase.CONNECT, "LATE" if late else "LIMIT")
@@ -147,11 +141,14 @@ class Streams:
         under_way = tuple(tasks)
         everything = asyncio.gather(*under_way, return_exceptions=True)
         either: set[asyncio.Future[Any]] = {stopped, everything}
-        left_s = max(0.0, (end_ns - time.monotonic_ns()) / _SECOND_NS)
+        left_s = max(0.0, (end_ns - time.monotonic_ns()) / part.SECOND_NS)
         await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         self._offering = False
-        await asyncio.wait({everything}, timeout=min(self._client.request_timeout_s, _GRACE_S))
+        await asyncio.wait(
+            {everything},
+            timeout=min(self._client.request_timeout_s, part.GRACE_NS / part.SECOND_NS),
+        )
         for connection in [c for c in self._live if c.awaiting]:
             connection.cut_off()
         for task in under_way:
@@ -164,14 +161,13 @@ class Streams:
         """Close what lies idle and wait until every connection is over."""
         for connection in [c for c in self._live if c.usable]:
             connection.leave()
-        limit_ns = time.monotonic_ns() + self.hold_ns + 2 * _SECOND_NS
+        limit_ns = time.monotonic_ns() + self.hold_ns + part.DRAIN_NS
         while self._live and time.monotonic_ns() < limit_ns:  # noqa: ASYNC110 - no event, which every connection would pay for
-            await asyncio.sleep(_REAP_S / 10)
+            await asyncio.sleep(_DRAINED_POLL_S)
 
     async def _reap(self) -> None:
         """Expire what has passed its deadline."""
-        # an idle expiry is kept to within a tenth of itself
-        every_s = min(_REAP_S, max(self.idle_ns / _SECOND_NS / 10, _REAP_S / 10))
+        every_s = part.sweep_every_ns(self.idle_ns) / part.SECOND_NS
         while True:
             await asyncio.sleep(every_s)
             now_ns = time.monotonic_ns()
@@ -291,12 +287,7 @@ class Streams:
 
 def _dialer(plan: FleetPlan) -> Dialer | None:
     """Return what makes sockets by hand, or None where the loop's own connect will do."""
-    client = plan.scenario.client
-    options = client.socket.given()
-    several = len(plan.sources) > 1
-    if several:
-        options.setdefault("IP_BIND_ADDRESS_NO_PORT", True)
-    bind = several or client.bind_before_connect
+    options, bind = part.socket_options(plan), part.binds_first(plan)
     if not options and not bind:
         return None
     family = socket.AF_INET if plan.scenario.lab.family == "ipv4" else socket.AF_INET6

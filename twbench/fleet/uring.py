@@ -13,7 +13,6 @@ from functools import partial
 
 from twbench.fleet import part
 from twbench.fleet.answers import HeadReader
-from twbench.fleet.exchanges import NEVER_NS
 from twbench.fleet.ledger import Ledger
 from twbench.fleet.lives import (
     BY_ROAD,
@@ -24,7 +23,7 @@ from twbench.fleet.lives import (
     option_values,
 )
 from twbench.fleet.pacing import Profile, arrivals
-from twbench.fleet.slot import SHORTEST_PAUSE_NS, STEPS, Attempt, Road, Slot
+from twbench.fleet.slot import STEPS, Attempt, Road, Slot
 from twbench.model.outcomes import Phase
 from twbench.model.plans import Endpoint, FleetPlan
 from twbench.uring.cqe import Completion
@@ -34,13 +33,7 @@ from twbench.uring.pump import Pump
 from twbench.uring.ring import Ring
 from twbench.uring.structs import sockaddr
 
-_SWEEP_NS = 100_000_000
-_RAMP_NS = 50_000_000
-_LONGEST_PAUSE_NS = 1_000_000_000
-_GRACE_NS = 5_000_000_000
-_SECOND_NS = 1_000_000_000
 _MS_NS = 1_000_000
-_LATE_NS = 10_000_000
 _REST_BYTES = 1 << 18
 _STEP_MASK = (1 << STEP_BITS) - 1
 _SPARE_SLOTS = 64
@@ -63,11 +56,10 @@ class Uring:
         self.heads = HeadReader()
         self.ending = scenario.ending.kind
         self.half_closes = self.ending == "client-half-close"
-        self.hold_ns = round(scenario.ending.hold_s * _SECOND_NS)
-        self.request_timeout_ns = round(client.request_timeout_s * _SECOND_NS)
-        self.connect_timeout_ns = round(client.connect_timeout_s * _SECOND_NS)
-        expiry_s = client.pool.idle_expiry_s if client.pool else None
-        self.idle_ns = round(expiry_s * _SECOND_NS) if expiry_s else NEVER_NS
+        self.hold_ns = round(scenario.ending.hold_s * part.SECOND_NS)
+        self.request_timeout_ns = round(client.request_timeout_s * part.SECOND_NS)
+        self.connect_timeout_ns = round(client.connect_timeout_s * part.SECOND_NS)
+        self.idle_ns = part.idle_expiry_ns(plan)
         self._plan = plan
         self._load = scenario.load
         self._client = client
@@ -80,7 +72,7 @@ class Uring:
         self._gap_ns = round(client.pool.idle_gap_ms * _MS_NS) if client.pool else 0
         self._quota = part.quota(plan)
         self._offering, self._more, self._cut, self._draining = True, True, False, False
-        self._end_ns = NEVER_NS
+        self._end_ns = part.NEVER_NS
         self._active = self._backing_off = self._in_use = 0
         self._waiting: deque[Attempt] = deque()
         self._held: list[tuple[Attempt, Road]] = []
@@ -153,7 +145,7 @@ class Uring:
         self._pump.wake()
 
     def _start(self, start_ns: int) -> None:
-        self._end_ns = start_ns + round(self._load.total_s * _SECOND_NS)
+        self._end_ns = start_ns + round(self._load.total_s * part.SECOND_NS)
         self._pump.at(self._end_ns, self._end)
         self._sweep()
         if self._load.mode == "open":
@@ -174,7 +166,7 @@ class Uring:
         """Offer nothing more, and cut off after a while what is not finished then."""
         if self._offering:
             self._offering = False
-            grace_ns = min(self.request_timeout_ns, _GRACE_NS)
+            grace_ns = min(self.request_timeout_ns, part.GRACE_NS)
             self._pump.at(self._pump.now_ns + grace_ns, self._cut_off)
             self._end_if_done()
 
@@ -201,7 +193,7 @@ class Uring:
         for idle in self._idle.values():
             for slot in tuple(idle):
                 slot.leave()
-        self._pump.at(self._pump.now_ns + self.hold_ns + 2 * _SECOND_NS, self._pump.stop)
+        self._pump.at(self._pump.now_ns + self.hold_ns + part.DRAIN_NS, self._pump.stop)
         if len(self._free) == len(self.slots):
             self._pump.stop()
 
@@ -211,9 +203,7 @@ class Uring:
         for slot in self.slots:
             if slot.deadline_ns <= now_ns:
                 slot.expire()
-        # an idle expiry is kept to within a tenth of itself
-        every_ns = min(_SWEEP_NS, max(self.idle_ns // 10, _SWEEP_NS // 10))
-        self._pump.at(now_ns + every_ns, self._sweep)
+        self._pump.at(now_ns + part.sweep_every_ns(self.idle_ns), self._sweep)
 
     # who makes requests
 
@@ -223,7 +213,7 @@ class Uring:
         if not self._offering or now_ns >= self._end_ns:
             self._dismiss()
         elif self._varies and (user.user or 0) >= self._users_now(now_ns):
-            self._pump.at(now_ns + _RAMP_NS, partial(self._go_on, user))
+            self._pump.at(now_ns + part.RAMP_NS, partial(self._go_on, user))
         elif next(self._quota, part.SPENT) is part.SPENT:
             self._dismiss()
         else:
@@ -232,7 +222,7 @@ class Uring:
             self._attempt(user)
 
     def _users_now(self, now_ns: int) -> int:
-        level = self._profile.level((now_ns - self._start_ns) / _SECOND_NS)
+        level = self._profile.level((now_ns - self._start_ns) / part.SECOND_NS)
         return part.own_share(self._plan, round(level))
 
     def _dismiss(self) -> None:
@@ -248,7 +238,7 @@ class Uring:
             self._more = False
             self._end_if_done()
             return
-        due_ns = self._start_ns + round(due_s * _SECOND_NS)
+        due_ns = self._start_ns + round(due_s * part.SECOND_NS)
         self._pump.at(due_ns, partial(self._arrive, due_ns))
 
     def _arrive(self, due_ns: int) -> None:
@@ -259,7 +249,7 @@ class Uring:
             self._end_if_done()
             return
         now_ns = self._pump.now_ns
-        late = now_ns > self._end_ns + _LATE_NS
+        late = now_ns > self._end_ns + part.LATE_NS
         if late or self._active >= self._most:
             self.ledger.report.attempted += 1
             self.ledger.refuse(Phase.CONNECT, "LATE" if late else "LIMIT")
@@ -366,9 +356,9 @@ class Uring:
         if attempt.user is not None:
             if ok is None:
                 self._pause(attempt, attempt.pause_ns)
-                attempt.pause_ns = min(2 * attempt.pause_ns, _LONGEST_PAUSE_NS)
+                attempt.pause_ns = min(2 * attempt.pause_ns, part.LONGEST_PAUSE_NS)
             else:
-                attempt.pause_ns = SHORTEST_PAUSE_NS
+                attempt.pause_ns = part.SHORTEST_PAUSE_NS
                 if self._gap_ns:
                     self._pause(attempt, self._gap_ns)
                 else:

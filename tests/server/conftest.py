@@ -61,13 +61,20 @@ class Hosts:
         self._tasks = [asyncio.create_task(self._reap())]
 
     async def serve(
-        self, *, request_timeout_s: float = 60, slots: int = 1024, **plan: object
+        self,
+        *,
+        request_timeout_s: float = 60,
+        slots: int = 1024,
+        send_buffer_bytes: int | None = None,
+        **plan: object,
     ) -> tuple[Endpoint, Listener]:
         """Start a server as a plan would have it; `plan` is what `behaviour_of` takes."""
         behaviour = behaviour_of(**plan)  # type: ignore[arg-type]  # names of the tables
         behaviour = replace(behaviour, request_timeout_s=request_timeout_s)
         sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         sock.setblocking(False)  # noqa: FBT003 - the socket module's own
+        if send_buffer_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         endpoint: Endpoint = sock.getsockname()
         self._sockets.append(sock)
         listener = Listener(behaviour, Ledger())

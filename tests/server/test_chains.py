@@ -57,7 +57,7 @@ def test_operations_work_on_the_slot_and_its_memory() -> None:
 
 def test_token_tells_slot_and_step() -> None:
     assert [each.user_data for each in operations(CHAINS.end_arm)] == [
-        token(5, step) for step in (Step.SEND, Step.CLOSE, Step.ACCEPT, Step.RECV)
+        token(5, step) for step in (Step.ANSWER, Step.CLOSE, Step.ACCEPT, Step.RECV)
     ]
     assert len({token(slot, step) for slot in range(100) for step in Step}) == 100 * len(Step)
 
@@ -70,7 +70,7 @@ def test_single_operations_tell_their_end() -> None:
         addr=700,
         len=70,
         op_flags=ALL,
-        user_data=token(5, Step.SEND),
+        user_data=token(5, Step.WRITE),
     )
     assert operations(cancel(5, Step.RECV))[0] == Sqe(
         opcode=Op.ASYNC_CANCEL, addr=token(5, Step.RECV), user_data=token(5, Step.CANCEL)

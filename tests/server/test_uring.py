@@ -1,6 +1,7 @@
 """The server on io_uring: its slots, its accepts, and that nothing of them is lost."""
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -231,13 +232,87 @@ async def test_large_answer_is_not_copied_for_each_connection(serving: Serving) 
         sock.close()
 
 
-def test_slots_stay_below_the_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for soft in (200, 1024, 20_000, 1 << 20):
-        monkeypatch.setattr("resource.getrlimit", lambda _, soft=soft: (soft, soft))
-        assert 10 <= slots_for(10) <= min(soft // 2, 16_384)
-    monkeypatch.setattr("resource.getrlimit", lambda _: (140, 140))
-    with pytest.raises(ValueError, match="140 descriptors"):
-        slots_for(10)
+@pytest.mark.parametrize(
+    ("soft", "connections", "slots"),
+    [
+        (200, 0, 126),
+        (20_000, 0, 16_384),
+        (20_000, 10_000, 16_384),
+        (20_000, 19_000, 19_926),
+        (20_000, 19_926, 19_926),
+        (1 << 20, 100_000, 112_500),
+    ],
+)
+def test_there_are_slots_for_what_is_expected_within_the_limit_of_descriptors(
+    soft: int, connections: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (soft, soft))
+    assert slots_for(10, connections) == slots
+
+
+@pytest.mark.parametrize(("soft", "connections"), [(83, 0), (20_000, 19_927)])
+def test_too_few_descriptors_for_the_slots_are_told(
+    soft: int, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (soft, soft))
+    with pytest.raises(ValueError, match=f"{soft} descriptors"):
+        slots_for(10, connections)
+
+
+@pytest.mark.parametrize("sent", [GET, LAST])
+async def test_answer_that_is_still_being_sent_leaves_whole_before_the_close(
+    sent: bytes, serving: Serving
+) -> None:
+    endpoint, listener = await serving(
+        ending="client-fin",
+        hold_s=0.2,
+        keepalive_timeout_s=0.2,
+        response_bytes=16_000,
+        send_buffer_bytes=2048,
+    )
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sock.settimeout(PATIENCE_S)
+    sock.connect(endpoint)
+    sock.sendall(sent)
+    report = listener.ledger.report
+    await until(lambda: report.closed_early == 1)
+    assert not report.departures
+    received = await asyncio.to_thread(read_on, sock)
+    assert len(received.partition(b"\r\n\r\n")[2]) == 16_000
+    await until(lambda: report.departures.total() == 1)
+    assert report.departures == {"active_close": 1}
+    sock.close()
+
+
+async def test_client_that_resets_while_it_is_answered_is_booked(serving: Serving) -> None:
+    endpoint, listener = await serving(
+        ending="client-fin", hold_s=0.2, response_bytes=16_000, send_buffer_bytes=2048
+    )
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        sock.connect(endpoint)
+        sock.sendall(LAST)
+        await until(lambda: listener.ledger.report.closed_early == 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    await until(lambda: listener.ledger.report.departures == {"reset_by_peer": 1})
+    assert not listener.live
+
+
+@pytest.mark.parametrize("call", ["register", "enter"])
+def test_ring_that_is_refused_on_the_way_leaves_nothing(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        if call == "register":
+            raise PermissionError(errno.EPERM, "no")
+        return -errno.EPERM
+
+    before = descriptors()
+    monkeypatch.setattr(f"twbench.uring.syscalls.{call}", refuse)
+    with pytest.raises(PermissionError):
+        UringServer(family="ipv4", listeners=1, slots=8)
+    assert descriptors() == before
 
 
 async def test_server_that_never_ran_is_closed_too() -> None:

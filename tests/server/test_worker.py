@@ -177,11 +177,11 @@ def test_want_of_descriptors_for_a_ring_is_told(
         pytest.xfail(reason)
     worker = start(
         plan_of(port, engine=engine),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60)),
     )
     message = worker.hear()
     assert told in message
-    assert "100 descriptors (RLIMIT_NOFILE) are too few" in json.dumps(message)
+    assert "60 descriptors (RLIMIT_NOFILE) are too few" in json.dumps(message)
 
 
 def test_killed_server_leaves_no_socket(engine: str, start: Start, port: int) -> None:

@@ -44,6 +44,8 @@ class ServerPlan(_Plan):
     ending: EndingSpec
     family: Family
     endpoints: tuple[Endpoint, ...]
+    connections: int = 0
+    """How many there may be at once, with all processes of the server together; 0: not known."""
     by_url: bool = False
     """Whether a request may choose the ending, size and delay of its own answer."""
 

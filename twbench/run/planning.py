@@ -96,7 +96,15 @@ def server_plan(scenario: Scenario, plan: LabPlan) -> ServerPlan:
         ending=scenario.ending,
         family=scenario.lab.family,
         endpoints=endpoints(plan),
+        connections=_connections(scenario),
     )
+
+
+def _connections(scenario: Scenario) -> int:
+    """Return how many connections the fleet has at once at the most."""
+    load, pool = scenario.load, scenario.client.pool
+    most = load.max_in_flight if load.mode == "open" else _users(load)
+    return min(most, pool.size) if pool else most
 
 
 def carrier_plan(scenario: Scenario, plan: LabPlan) -> CarrierPlan | None:
@@ -257,13 +265,17 @@ def _load(scenario: Scenario, rate_per_s: float | None) -> OpenLoad | ClosedLoad
     """Return the load in new connections: with keep-alive they are fewer than the requests."""
     load, pool = scenario.load, scenario.client.pool
     if load.mode == "closed":
-        users = max(load.concurrency or 0, *(s.concurrency or 0 for s in load.stages), 0)
-        users = min(users, pool.size) if pool else users
+        users = min(_users(load), pool.size) if pool else _users(load)
         if not users:
             return OpenLoad.constant(rate_per_s=0, duration_s=load.total_s)
         return ClosedLoad(concurrency=users, duration_s=load.total_s, rate_per_s=rate_per_s)
     flow = _open_load(load, share=1 / _requests(scenario))
     return flow if load.requests is None else flow.at_most(load.requests / _requests(scenario))
+
+
+def _users(load: LoadSpec) -> int:
+    """Return the most users that a closed load has at a time."""
+    return max(load.concurrency or 0, *(stage.concurrency or 0 for stage in load.stages), 0)
 
 
 def _open_load(load: LoadSpec, *, share: float) -> OpenLoad:

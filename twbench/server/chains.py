@@ -27,11 +27,16 @@ class Step(IntEnum):
     """What an operation does for its connection: the lowest bits of its token."""
 
     RECV = 0
-    SEND = 1
+    ANSWER = 1
+    """A send within a chain, told only if it fails."""
     CLOSE = 2
     ACCEPT = 3
     CANCEL = 4
-    INSTALL = 5
+    WRITE = 5
+    """A send of its own, always told."""
+    INSTALL = 6
+    ASK = 7
+    """A cancellation whose result is waited for."""
 
 
 def token(slot: int, step: Step) -> int:
@@ -83,7 +88,7 @@ class ChainMaker:
                 flags=_SILENT,
             ),
             *(
-                send(slot, address, length, user_data=own.offset(Step.SEND), flags=_SILENT)
+                send(slot, address, length, user_data=own.offset(Step.ANSWER), flags=_SILENT)
                 for address, length in (kept, last)
             ),
             close,
@@ -126,13 +131,13 @@ def send(slot: Slot, address: int, length: int, *, user_data: Value, flags: Flag
 
 def write(slot: int, address: int, length: int) -> bytes:
     """Return what sends all of these bytes, and tells when that is over."""
-    own = token(slot, Step.SEND)
+    own = token(slot, Step.WRITE)
     return send(Slot(slot), address, length, user_data=own, flags=Flag.NONE).pack()
 
 
-def cancel(slot: int, step: Step) -> bytes:
-    """Return what cancels an operation of a slot; the answer comes as Step.CANCEL."""
-    return do.cancel(token=token(slot, step), user_data=token(slot, Step.CANCEL)).pack()
+def cancel(slot: int, step: Step, heard_as: Step = Step.CANCEL) -> bytes:
+    """Return what cancels an operation of a slot: 0, or minus ENOENT or EALREADY."""
+    return do.cancel(token=token(slot, step), user_data=token(slot, heard_as)).pack()
 
 
 def install(slot: int) -> bytes:

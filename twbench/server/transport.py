@@ -41,22 +41,36 @@ class Carrier(Protocol):
     def has_sent(self, length: int) -> bool:
         """Return, once, whether `descriptor` heard on the way that so many bytes were sent."""
 
-    def shut(self, over: Callable[[], None]) -> None:
-        """Close the socket, and say so; nothing may be under way."""
+    def later(self, call: Callable[[], None]) -> None:
+        """Call after a pause."""
+
+    def shut(self, then: Callable[[], None]) -> None:
+        """Close the socket, and call; nothing may be under way."""
 
 
 class RingTransport(asyncio.Transport):
     """Sends what is written, in order, one piece at a time, and receives all the while."""
 
-    def __init__(self, carrier: Carrier, protocol: asyncio.Protocol, *, reading: bool) -> None:
-        """Take over a slot; `reading` says whether a receive is under way."""
+    def __init__(
+        self, carrier: Carrier, protocol: asyncio.Protocol, *, reading: bool, unsent_bytes: int = 0
+    ) -> None:
+        """Take over a slot.
+
+        Args:
+            carrier: the slot.
+            protocol: whose transport this is.
+            reading: whether a receive is under way.
+            unsent_bytes: the answer that this receive is linked to, while its send is under way.
+        """
         super().__init__()
         self._carrier = carrier
         self._protocol = protocol
         self._reading = reading
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
+        self._unsent_bytes = unsent_bytes
         self._sending = b""
+        self._cancelling: Step | None = None
         self._full = self._paused = self._eof = self._shut = self._closing = self._over = False
         self._unread = b""
         self._error: OSError | None = None
@@ -67,6 +81,7 @@ class RingTransport(asyncio.Transport):
     def received(self, result: int) -> None:
         """Hear of a receive's end: the length of what came, or minus the errno."""
         self._reading = False
+        self._unsent_bytes = 0
         if self._closing:
             self._go_on()
         elif result > 0:
@@ -86,13 +101,14 @@ class RingTransport(asyncio.Transport):
         self._protocol.data_received(data)
         self._read()
 
+    def unanswered(self, number: int) -> None:
+        """Hear that the answer from before failed: the receive linked to it never began."""
+        self._reading = False
+        self._unsent_bytes = 0
+        self._fail(number)
+
     def sent(self, result: int) -> None:
         """Hear of a send's end: how much left, or minus the errno."""
-        if not self._sending:
-            # from before this transport: the receive that was linked to it never began
-            self._reading = False
-            self._fail(-result)
-            return
         self._sending = b""
         if not self._queue:
             self._go_on()
@@ -105,10 +121,18 @@ class RingTransport(asyncio.Transport):
         else:
             self._fail(-result if result < 0 else errno.ECONNRESET)
 
-    def cancelled(self) -> None:
-        """Hear of a cancellation, which may have missed: ask again."""
-        if self._closing:
+    def cancelled(self, result: int) -> None:
+        """Hear of a cancellation; one that missed is tried again after a pause.
+
+        It misses a receive for as long as the answer before it is not sent.
+        """
+        step, self._cancelling = self._cancelling, None
+        if step is None or not self._closing:
+            return
+        if not (self._sending if step is Step.WRITE else self._reading):
             self._go_on()
+        elif result:
+            self._carrier.later(self._go_on)
 
     # asyncio.Transport
 
@@ -134,7 +158,7 @@ class RingTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the kernel may not have taken yet."""
-        return self._queued_bytes
+        return self._unsent_bytes + self._queued_bytes
 
     def pause_reading(self) -> None:
         """Hand nothing more over."""
@@ -190,7 +214,7 @@ class RingTransport(asyncio.Transport):
         index = self._carrier.index
         if self._sending:
             if not self._queue:
-                self._carrier.push(cancel(index, Step.SEND))
+                self._cancel(Step.WRITE)
         elif self._queue:
             # the kernel reads it until the send is over, whatever becomes of the queue
             self._sending = data = self._queue[0]
@@ -202,9 +226,14 @@ class RingTransport(asyncio.Transport):
                 self.get_extra_info("socket").shutdown(socket.SHUT_WR)
         elif self._closing and not self._over:
             if self._reading:
-                self._carrier.push(cancel(index, Step.RECV))
+                self._cancel(Step.RECV)
             else:
                 self._finish()
+
+    def _cancel(self, step: Step) -> None:
+        if self._cancelling is None:
+            self._cancelling = step
+            self._carrier.push(cancel(self._carrier.index, step))
 
     def _finish(self) -> None:
         self._over = True

@@ -1,7 +1,9 @@
 """The server on io_uring: slots accept, receive, answer and close in chains, with few words.
 
-Every listener has a number of slots that accept. A slot that is done accepts anew within the same
-chain; when all are taken, connections wait in the accept queue.
+Every listener has `armed` slots that accept, and wants `target` of them. A slot that is done
+accepts anew within the same chain while fewer are armed; from half of the target on, free slots
+are added. A listener with none armed, where no slot is free, is `hungry`: the next slot that is
+done goes to the one that has been so for longest. Until then connections wait in its accept queue.
 """
 
 import os
@@ -16,7 +18,7 @@ from twbench.server.chains import ATOM_BYTES, BITS, MASK, ChainMaker, Step, inst
 from twbench.server.http import Listener
 from twbench.server.ledger import Ledger
 from twbench.server.requests import Recogniser
-from twbench.server.slots import AFTER_LAST, HEAR, Phase, SlotConnection
+from twbench.server.slots import AFTER_LAST, HEAR, SlotConnection
 from twbench.server.transport import address_of
 from twbench.uring.cqe import Completion
 from twbench.uring.memory import Memory
@@ -31,7 +33,8 @@ NEEDED = (
 )
 """What a kernel must be able to do."""
 
-_MOST_SLOTS = 16_384
+_USUAL_SLOTS = 16_384
+_LEAVING_SHARE = 8
 _KEPT_DESCRIPTORS = 64
 _ARMED_SHARE = 4
 _MOST_ARMED = 256
@@ -46,16 +49,22 @@ _PEERS: dict[Family, tuple[int, slice]] = {"ipv4": (16, slice(2, 8)), "ipv6": (2
 _PEER_ROOM = -(-SOCKADDR_BYTES // 8) * 8
 
 
-def slots_for(listeners: int) -> int:
-    """Return how many connections there can be at once; ValueError if not one for each listener."""
+def slots_for(listeners: int, connections: int = 0) -> int:
+    """Return how many slots to have where so many connections are expected at once.
+
+    RLIMIT_NOFILE bounds the slots (io_sqe_files_register) and, apart from them, the descriptors:
+    every connection may have one of its own beside its slot. Raises ValueError if the connections
+    do not fit, or not one for each listener.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # beside its slot, a connection may have a descriptor for a moment
-    slots = min(_MOST_SLOTS, soft // 2 - _KEPT_DESCRIPTORS) - listeners
-    if slots < listeners:
+    most = soft - _KEPT_DESCRIPTORS - listeners
+    if most < max(listeners, connections):
+        whom = f"{connections} connections on " if connections else ""
         raise ValueError(
-            f"{soft} descriptors (RLIMIT_NOFILE) are too few for {listeners} listeners"
+            f"{soft} descriptors (RLIMIT_NOFILE) are too few for {whom}{listeners} listeners"
         )
-    return slots
+    # a client may have begun anew while its last connection is being closed
+    return min(most, max(_USUAL_SLOTS, connections + connections // _LEAVING_SHARE))
 
 
 class UringListener(Listener):
@@ -66,7 +75,9 @@ class UringListener(Listener):
     ) -> None:
         """Begin with no connection; `target` is how many slots accept if there are enough."""
         super().__init__(behaviour, ledger)
+        self.now_ns = server.now_ns
         self.armed = 0
+        """How many slots accept, or will within the chain that closes them."""
         self.maker: ChainMaker
         self.target = target
         self.answers = (behaviour.answer(False), behaviour.answer(True))  # noqa: FBT003 - as `Behaviour.answer`
@@ -93,19 +104,31 @@ class UringServer:
     """A ring with its slots. Made in a running loop; `run` serves until `close`."""
 
     def __init__(self, *, family: Family, listeners: int, slots: int | None = None) -> None:
-        """Make room for so many listeners and connections, by default as many as there can be.
+        """Make room for so many listeners and connections, by default as `slots_for` has it.
 
-        Raises RingRefusedError where the kernel gives no ring, ValueError for too few descriptors.
+        Raises RingRefusedError where the kernel gives no ring, another OSError where it refuses
+        what a ring needs, ValueError for too few descriptors.
         """
         slots = slots_for(listeners) if slots is None else slots
         self._slots = slots
         share = min(slots // _ARMED_SHARE, _MOST_ARMED) // listeners
         self._target = max(1, min(_MOST_ARMED_EACH, share))
         peer_bytes, self._peer = _PEERS[family]
-        self._ring = Ring()
-        self._pump = Pump(self._ring, self._complete)
+        # pages that no slot has used yet take no memory
         self._memory = Memory(8 + slots * (ATOM_BYTES + _PEER_ROOM))
         self._peer_bytes_at = self._memory.place(peer_bytes.to_bytes(4, sys.byteorder))
+        self._ring = Ring()
+        try:
+            self._ring.register_files(slots + listeners)
+            self._ring.place(0, -1)
+            self._ring.notify()
+            self._ring.turn()
+            self._pump = Pump(self._ring, self._complete)
+        except BaseException:
+            self._ring.close()
+            raise
+        self.awaited: set[SlotConnection] = set()
+        """Slots whose accept is under way, or over without a word."""
         self._connections: list[SlotConnection] = []
         self._free: list[SlotConnection] = []
         self._hungry: deque[UringListener] = deque()
@@ -115,7 +138,6 @@ class UringServer:
         self.push = self._ring.push
         self.wake = self._pump.wake
         self.at = self._pump.at
-        self._ring.register_files(slots + listeners)
 
     def listen(self, sock: socket.socket, behaviour: Behaviour, ledger: Ledger) -> UringListener:
         """Serve what comes to a listening socket, which is the server's from now on."""
@@ -149,8 +171,7 @@ class UringServer:
         self.look()
 
     def _look(self) -> int:
-        awaited = [each for each in self._connections if each.phase is Phase.AWAITED]
-        return sum(each.look() for each in awaited)
+        return sum(each.look() for each in tuple(self.awaited))
 
     async def run(self) -> None:
         """Serve until `close` is called, and close every socket and the ring then."""
@@ -243,24 +264,32 @@ class UringServer:
 
     def install(self, slot: int) -> int:
         """Return an ordinary descriptor of a slot's socket. Raises OSError."""
-        ring, wanted = self._ring, token(slot, Step.INSTALL)
-        ring.push(install(slot))
+        result = self.ask(install(slot), token(slot, Step.INSTALL))
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return result
+
+    def ask(self, operation: bytes, answer: int) -> int:
+        """Return the result of an operation that is over at once; `answer` is its token."""
+        self._ring.push(operation)
         result = None
         while result is None:
-            for completion in ring.turn(wait=1):
-                if completion[0] == wanted:
+            for completion in self._ring.turn(wait=1):
+                if completion[0] == answer:
                     result = completion[1]
                 else:
                     self._stash.append(completion)
         if self._stash:
             self.at(0, self._unstash)
             self.wake()
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
         return result
 
+    def came_across(self, answer: int) -> bool:
+        """Return whether `ask` came across a completion with this token."""
+        return any(completion[0] == answer for completion in self._stash)
+
     def heard(self, completion: Completion) -> bool:
-        """Return, once, whether `install` came across this."""
+        """Return, once, whether `ask` came across this."""
         if completion not in self._stash:
             return False
         self._stash.remove(completion)

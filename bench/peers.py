@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -21,38 +21,44 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.parts import groups  # noqa: E402 - only now can it be found
-from bench.parts.figures import table  # noqa: E402
+from bench.parts.figures import missing, table  # noqa: E402
 from bench.parts.groups import ENGINES, Group, Settings  # noqa: E402
 from bench.parts.loads import USERS  # noqa: E402
 from bench.parts.machine import describe  # noqa: E402
 from bench.parts.servers import SERVERS  # noqa: E402
-from bench.parts.turns import BROKEN, medians  # noqa: E402
-from twbench.model.errors import TwbenchError  # noqa: E402
+from bench.parts.turns import BROKEN, INTERRUPTED, Figure, medians  # noqa: E402
+from twbench.model.errors import LabError, TwbenchError  # noqa: E402
 
-GROUPS = ("endings", "keep-alive", "servers", "open loop", "crowd")
+GROUPS = ("contest", "endings", "keep-alive", "servers", "open loop", "crowd")
+BARS: dict[str, Figure] = {
+    "rate_per_s": lambda c: c.rate_per_s,
+    "cpu_us": lambda c: c.client_cpu_us,
+    "busy_percent": lambda c: c.client_busy_percent,
+}
 QUICK = {"seconds": 1, "rounds": 1, "crowd": 20_000}
 
 
 def main() -> int:
     """Measure and print; return the exit status."""
     arguments = parse()
+    found: list[Group] = []
+    head: dict[str, Any] = {}
     try:
-        found = measure(arguments)
-    except PackageNotFoundError as missing:
-        print(f"{missing.name} is not installed: run `make setup`", file=sys.stderr)
+        head = describe() | {"users": USERS, **asdict(settings(arguments))}
+        measure(arguments, head, found)
+    except PackageNotFoundError as error:
+        print(f"{error.name} is not installed: run `make setup`", file=sys.stderr)
         return 2
     except TwbenchError as error:
         print(error, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        return 130
-    print(found.pop("table"))
-    if arguments.out:
-        text = json.dumps(found, indent=2)
-        (arguments.out / "peers.json").write_text(text + "\n", encoding="utf-8")
-    broken = any(
-        row["goal"].startswith(BROKEN) for rows in found["groups"].values() for row in rows
-    )
+        return INTERRUPTED
+    finally:
+        if found:
+            print(*(f"{name}: {value}" for name, value in head.items()), sep="\n", end="\n\n")
+            print(table(found))
+    broken = any(row.goal.startswith(BROKEN) for _, rows in found for row in rows)
     return 1 if broken else 0
 
 
@@ -66,7 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--server", choices=SERVERS, default="nginx", help="that clients meet")
     parser.add_argument("--engine", choices=ENGINES, default="uring", help="of twbench's fleet")
     parser.add_argument("--crowd", type=int, default=500_000, help="TIME_WAITs to work beside")
-    parser.add_argument("--only", choices=GROUPS, help="the contest and this group")
+    parser.add_argument("--only", choices=GROUPS, help="this group alone")
     parser.add_argument("--quick", action="store_true", help="does it work at all?")
     parser.add_argument("--out", type=Path, help="write the figures to peers.json in this folder")
     parser.set_defaults(**QUICK if "--quick" in sys.argv else {})
@@ -78,37 +84,41 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return machine, settings, every group of rows, the bars of the picture, and the table."""
-    settings = Settings(
-        seconds=arguments.seconds,
-        rounds=arguments.rounds,
-        server=arguments.server,
-        engine=arguments.engine,
-        crowd=arguments.crowd,
-    )
-    machine = describe()
-    tally, first = groups.contest(settings)
-    rest: dict[str, Callable[[], list[Group]]] = {
-        "endings": lambda: [groups.endings(settings)],
-        "keep-alive": lambda: [groups.keep_alive(settings)],
-        "servers": lambda: groups.servers(settings),
-        "open loop": lambda: [groups.open_loop(settings, tally)],
-        "crowd": lambda: [groups.crowd(settings)],
+def settings(arguments: argparse.Namespace) -> Settings:
+    """Return what was asked for."""
+    return Settings(**{each.name: getattr(arguments, each.name) for each in fields(Settings)})
+
+
+def measure(arguments: argparse.Namespace, head: dict[str, Any], found: list[Group]) -> None:
+    """Add every group to `found`, and write them all each time that another one ends.
+
+    A lab that cannot be made breaks its group alone.
+    """
+    bars: list[dict[str, object]] = []
+
+    def contest() -> Group:
+        tally, group = groups.contest(asked)
+        bars.extend(medians(tally, BARS))
+        return group
+
+    asked = settings(arguments)
+    each: dict[str, Callable[[], Group]] = {
+        "contest": contest,
+        "endings": lambda: groups.endings(asked),
+        "keep-alive": lambda: groups.keep_alive(asked),
+        "servers": lambda: groups.servers(asked),
+        "open loop": lambda: groups.open_loop(asked),
+        "crowd": lambda: groups.crowd(asked),
     }
-    wanted = (arguments.only,) if arguments.only else GROUPS
-    found: list[Group] = [first, *(group for name in wanted for group in rest[name]())]
-    asked = {"users": USERS, **asdict(settings)}
-    head = [f"{name}: {value}" for name, value in {**machine, **asked}.items()]
-    return {
-        "machine": machine,
-        "settings": asked,
-        "groups": {heading: [row.as_json() for row in rows] for heading, rows in found},
-        "bars": medians(
-            tally, {"rate_per_s": lambda c: c.rate_per_s, "cpu_us": lambda c: c.client_cpu_us}
-        ),
-        "table": "\n".join([*head, "", table(found)]),
-    }
+    for name in (arguments.only,) if arguments.only else GROUPS:
+        try:
+            found.append(each[name]())
+        except LabError as error:
+            found.append((name, [missing(name, f"{BROKEN}{error.what}")]))
+        if arguments.out:
+            told = {heading: [row.as_json() for row in rows] for heading, rows in found}
+            text = json.dumps({"head": head, "groups": told, "bars": bars}, indent=2)
+            (arguments.out / "peers.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 python bench/run.py [--quick] [--out FOLDER]      (make bench)
 
 Writes results/bench-<processor>-<kernel>/: peers.json, looks.json, rates.json, table.txt, peers.svg
-and looks.svg. Ten minutes; with --quick, one short round that shows whether all of it works.
+and looks.svg. Eight minutes; with --quick, one short round that shows whether all of it works, in
+build/bench-quick/. The folder takes its name at the end; what is done before a Ctrl-C stays in the
+one beside it, ….unfinished.
 """
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.parts.machine import here  # noqa: E402 - only now can it be found
 from bench.parts.picture import Panel, Series, bars, lines  # noqa: E402
+from bench.parts.turns import BUSY_PERCENT, INTERRUPTED  # noqa: E402
 
 ORDER = ("peers", "looks", "rates")
 QUICK = {
@@ -29,36 +33,42 @@ QUICK = {
 }
 SHOWN = {"uring": "twbench uring", "streams": "twbench streams"}
 OURS = frozenset(SHOWN.values())
-LOOKS_OF_OURS = ("look", "tick")
-INTERRUPTED = 130
 _WAIT_S = 10.0
 
 
 def main() -> int:
     """Measure everything and write the folder; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / f"results/bench-{here()}")
+    parser.add_argument("--out", type=Path, help="a folder to make anew")
     parser.add_argument("--quick", action="store_true", help="does it work at all?")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    usual = ROOT / ("build/bench-quick" if arguments.quick else f"results/bench-{here()}")
+    out: Path = (arguments.out or usual).absolute()
+    if out.exists() and not (out / "table.txt").exists():
+        parser.error(f"{out} is there already, and none of ours")
+    fresh = out.with_name(f"{out.name}.unfinished")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     started_s = time.monotonic()
     worst, texts = 0, []
-    try:
-        for name in ORDER:
-            status, text = measure(name, arguments.out, QUICK[name] if arguments.quick else ())
-            if status == INTERRUPTED:
-                return INTERRUPTED
-            worst = max(worst, status)
-            texts.append(text.strip())
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    table = "\n\n\n".join(texts)
-    (arguments.out / "table.txt").write_text(table + "\n", encoding="utf-8")
-    draw(arguments.out)
-    print(table)
+    for name in ORDER:
+        status, text = measure(name, fresh, QUICK[name] if arguments.quick else ())
+        worst = max(worst, status)
+        texts.append(text.strip())
+        (fresh / "table.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
+        if status == INTERRUPTED:
+            break
+    print("\n\n\n".join(texts))
+    draw(fresh)
+    if worst == INTERRUPTED:
+        out = fresh
+    else:
+        if out.exists():
+            shutil.rmtree(out)
+        fresh.rename(out)
     spent = f"{(time.monotonic() - started_s) / 60:.1f} minutes"
-    print(f"{spent}; written to {arguments.out}", file=sys.stderr)
+    print(f"{spent}; written to {out}", file=sys.stderr)
     return worst
 
 
@@ -68,7 +78,6 @@ def measure(name: str, folder: Path, options: tuple[str, ...]) -> tuple[int, str
     Ctrl-C ends it in order.
     """
     print(f"== {name}", file=sys.stderr, flush=True)
-    (folder / f"{name}.json").unlink(missing_ok=True)
     argv = [sys.executable, str(ROOT / f"bench/{name}.py"), "--out", str(folder), *options]
     # in a session of its own, so that a Ctrl-C comes to it once, from here
     with subprocess.Popen(
@@ -79,10 +88,11 @@ def measure(name: str, folder: Path, options: tuple[str, ...]) -> tuple[int, str
         except KeyboardInterrupt:
             script.send_signal(signal.SIGINT)
             try:
-                script.wait(_WAIT_S)
+                said, _ = script.communicate(timeout=_WAIT_S)
             except subprocess.TimeoutExpired:
                 script.kill()
-            raise
+                said = ""
+            return INTERRUPTED, said
     return script.returncode, said
 
 
@@ -90,7 +100,8 @@ def draw(folder: Path) -> None:
     """Draw what the JSON files say."""
     pictures = {"peers": peers_picture, "looks": looks_picture}
     for name, picture in pictures.items():
-        if found := read(folder / f"{name}.json"):
+        found = read(folder / f"{name}.json")
+        if found and found["bars" if name == "peers" else "rows"]:
             (folder / f"{name}.svg").write_text(picture(found), encoding="utf-8")
 
 
@@ -104,16 +115,23 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def peers_picture(peers: dict[str, Any]) -> str:
     """Draw the contest of clients. Pure."""
-    machine, settings = peers["machine"], peers["settings"]
+    head = peers["head"]
     names = {it["name"]: SHOWN.get(it["name"], it["name"]) for it in peers["bars"]}
     rates = {names[it["name"]]: it["rate_per_s"] for it in peers["bars"]}
     costs = {names[it["name"]]: it["cpu_us"] for it in peers["bars"]}
+    held = frozenset(names[it["name"]] for it in peers["bars"] if it["busy_percent"] < BUSY_PERCENT)
     return bars(
         "New connections on one core, a request each; the server closes first",
-        f"{settings['users']} users, {settings['server']}, medians of {settings['rounds']} rounds;"
-        f" {machine['processor']}, Linux {machine['kernel']}",
+        f"{head['users']} users, {head['server']}, medians of {head['rounds']} rounds;"
+        f" {head['processor']}, Linux {head['kernel']}",
         [
-            Panel(heading="connections per second: more is better", values=rates, most_first=True),
+            Panel(
+                heading="connections per second: more is better",
+                values=rates,
+                most_first=True,
+                held=held,
+                why="server-bound",
+            ),
             Panel(
                 heading="client CPU per connection, µs: less is better",
                 values=costs,
@@ -128,13 +146,14 @@ def peers_picture(peers: dict[str, Any]) -> str:
 def looks_picture(looks: dict[str, Any]) -> str:
     """Draw the cost of a look against the number of sockets, in tables of their own. Pure."""
     points: dict[str, list[tuple[int, float]]] = {}
-    for row in (row for row in looks["rows"] if row["table"] == "own"):
-        points.setdefault(row["method"], []).append((row["sockets"], row["median_ms"]))
+    for row in looks["rows"]:
+        if not row["method"].startswith("tick"):
+            points.setdefault(row["method"], []).append((row["sockets"], row["median_ms"]))
     series = [
-        Series(name=name, points=tuple(sorted(each)), ours=name.startswith(LOOKS_OF_OURS))
+        Series(name=name, points=tuple(sorted(each)), ours=name.startswith("look"))
         for name, each in points.items()
     ]
-    machine = looks["machine"]
+    machine = looks["head"]
     note = f"Medians; {machine['processor']}, Linux {machine['kernel']}."
     return lines(
         "What it costs to look at all sockets",

@@ -10,19 +10,20 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import aiohttp
 import uvloop
 
 
-async def user(session: aiohttp.ClientSession, urls: Iterator[str], end_ns: int) -> int:
-    """Make one request after another until `end_ns`; return how many."""
-    made = 0
+async def user(session: aiohttp.ClientSession, urls: Iterator[str], end_ns: int) -> list[bool]:
+    """Make one request after another until `end_ns`; return of each whether its status was 200."""
+    good = []
     while time.monotonic_ns() < end_ns:
         async with session.get(next(urls)) as answer:
             await answer.read()
-        made += 1
-    return made
+            good.append(answer.status == HTTPStatus.OK)
+    return good
 
 
 async def main() -> None:
@@ -37,8 +38,9 @@ async def main() -> None:
         time.sleep(max(0, start_ns - time.monotonic_ns()) / 1e9)  # noqa: ASYNC251 - nothing else runs
         end_ns = start_ns + round(load["duration_s"] * 1e9)
         users = [user(session, urls, end_ns) for _ in range(load["concurrency"])]
-        made = sum(await asyncio.gather(*users))
-        print(json.dumps({"t_ns": time.monotonic_ns(), "attempted": made, "ok": made}))
+        good = list(itertools.chain(*await asyncio.gather(*users)))
+        report = {"t_ns": time.monotonic_ns(), "attempted": len(good), "ok": sum(good)}
+        print(json.dumps(report))
         print(json.dumps({"done": True}), flush=True)
 
 

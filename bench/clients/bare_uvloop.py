@@ -1,4 +1,4 @@
-"""The yardstick: the same exchange on uvloop with nothing around it. Counts, and checks nothing.
+"""The yardstick: the same exchange on uvloop with nothing around it but a look at the status.
 
 Speaks a fleet worker's protocol (twbench/fleet/worker.py) on standard input and output, and uses
 nothing of twbench.
@@ -22,32 +22,36 @@ Route = tuple[str, int, bytes]
 class Exchange(asyncio.Protocol):
     """One connection: sends the request, reads to the end, and closes after the server."""
 
-    __slots__ = ("_request", "over")
+    __slots__ = ("_good", "_request", "over")
 
     def __init__(self, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self._request = request
-        self.over: asyncio.Future[None] = loop.create_future()
+        self._good = False
+        self.over: asyncio.Future[bool] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
         cast("asyncio.Transport", transport).write(self._request)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - checks nothing
+    def data_received(self, data: bytes) -> None:
+        """Look at how the answer begins."""
+        self._good = self._good or data.startswith(b"HTTP/1.1 200")
+
+    def connection_lost(self, exc: Exception | None) -> None:
         """Let the user go on."""
-        self.over.set_result(None)
+        self.over.set_result(self._good and exc is None)
 
 
-async def user(routes: Iterator[Route], end_ns: int) -> int:
-    """Make one connection after another until `end_ns`; return how many."""
+async def user(routes: Iterator[Route], end_ns: int) -> list[bool]:
+    """Make one connection after another until `end_ns`; return of each whether it went well."""
     loop = asyncio.get_running_loop()
-    made = 0
+    good = []
     while time.monotonic_ns() < end_ns:
         address, port, request = next(routes)
         make = functools.partial(Exchange, request, loop)
         _, exchange = await loop.create_connection(make, address, port)
-        await exchange.over
-        made += 1
-    return made
+        good.append(await exchange.over)
+    return good
 
 
 async def main() -> None:
@@ -59,8 +63,9 @@ async def main() -> None:
     start_ns = int(sys.stdin.readline().split()[1])
     time.sleep(max(0, start_ns - time.monotonic_ns()) / 1e9)  # noqa: ASYNC251 - nothing else runs
     end_ns = start_ns + round(load["duration_s"] * 1e9)
-    made = sum(await asyncio.gather(*(user(routes, end_ns) for _ in range(load["concurrency"]))))
-    print(json.dumps({"t_ns": time.monotonic_ns(), "attempted": made, "ok": made}))
+    users = (user(routes, end_ns) for _ in range(load["concurrency"]))
+    good = list(itertools.chain(*await asyncio.gather(*users)))
+    print(json.dumps({"t_ns": time.monotonic_ns(), "attempted": len(good), "ok": sum(good)}))
     print(json.dumps({"done": True}), flush=True)
 
 

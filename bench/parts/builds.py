@@ -11,19 +11,20 @@ from bench.parts.child import ROOT
 from bench.parts.errors import UnavailableError
 
 BUILD = ROOT / "build"
-_EPOLL, _LOCUST = ROOT / "bench/clients/epoll.c", ROOT / "bench/locust.lock"
+_SOURCES = {"epoll": ROOT / "bench/clients/epoll.c", "drain": ROOT / "bench/drain.c"}
+_LOCUST = ROOT / "bench/locust.lock"
 
 
 @functools.cache
-def epoll_client() -> str:
-    """Return the path of the C client, compiled if its source is newer. UnavailableError."""
-    program = BUILD / "epoll"
-    if not program.exists() or program.stat().st_mtime < _EPOLL.stat().st_mtime:
+def compiled(name: str) -> str:
+    """Return the path of a C program, compiled if its source is newer. UnavailableError."""
+    program, source = BUILD / name, _SOURCES[name]
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         if not (compiler := shutil.which("cc")):
             raise UnavailableError("there is no C compiler (Debian: apt install gcc)")
         BUILD.mkdir(exist_ok=True)
-        fresh = BUILD / f"epoll.{os.getpid()}"
-        _made("cc", [compiler, "-O2", "-Wall", "-o", str(fresh), str(_EPOLL)])
+        fresh = BUILD / f"{name}.{os.getpid()}"
+        _made("cc", [compiler, "-O2", "-Wall", "-o", str(fresh), str(source)])
         fresh.replace(program)
     return str(program)
 

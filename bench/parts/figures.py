@@ -1,13 +1,19 @@
 """Figures of several rounds: medians, ranges, a slope with its noise, and the table. Pure."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-_WIDTHS = (47, 10, 19, 22)
+MET, MISSED, UNDECIDED, VOID = "met", "NOT met", "undecided", "void"
+SURE = 0.8
+"""The share of rounds that must agree: with fewer, chance may have decided."""
+FEWEST = 3
+"""Rounds without which a goal is void, and never fewer than half of them."""
+
+_WIDTHS = (47, 10, 24, 22)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +28,8 @@ class Row:
     values: tuple[float, ...]
     digits: int = 0
     goal: str = ""
-    met: bool | None = None
-    """Whether the median meets the goal; None where there is none."""
+    verdict: str = ""
+    """MET, MISSED, UNDECIDED or VOID; empty where there is no goal."""
 
     @property
     def median(self) -> float:
@@ -40,7 +46,7 @@ class Row:
             "max": round(max(self.values), self.digits + 2) if self.values else None,
             "rounds": [round(value, self.digits + 2) for value in self.values],
             "goal": self.goal,
-            "met": self.met,
+            "verdict": self.verdict,
         }
 
     def as_text(self) -> str:
@@ -48,31 +54,32 @@ class Row:
         if not self.values:
             return _line(self.name, "-", "", self.goal, "")
         low, high = (f"{end(self.values):,.{self.digits}f}" for end in (min, max))
-        met = {None: "", True: "met", False: "NOT MET"}[self.met]
         cells = (
             f"{self.name}, {self.unit}" if self.unit else self.name,
             f"{self.median:,.{self.digits}f}",
             f"{low} to {high}" if len(self.values) > 1 else "",
             self.goal,
         )
-        return _line(*cells, met)
+        return _line(*cells, self.verdict)
 
 
-def at_least(goal: float, row: Row, *, void: bool = False) -> Row:
-    """Return the row with the goal that its median is `goal` or more."""
-    return _judged(row, f">= {goal:g}", met=row.median >= goal, void=void)
+def at_least(goal: float, row: Row, *, void: Collection[int] = ()) -> Row:
+    """Return the row with the goal `goal` or more, told by the rounds that are not in `void`."""
+    return _judged(row, f">= {goal:g}", [value >= goal for value in row.values], void)
 
 
-def at_most(goal: float, row: Row, *, void: bool = False) -> Row:
-    """Return the row with the goal that its median is `goal` or less."""
-    return _judged(row, f"<= {goal:g}", met=row.median <= goal, void=void)
+def at_most(goal: float, row: Row, *, void: Collection[int] = ()) -> Row:
+    """Return the row with the goal `goal` or less, told by the rounds that are not in `void`."""
+    return _judged(row, f"<= {goal:g}", [value <= goal for value in row.values], void)
 
 
-def _judged(row: Row, goal: str, *, met: bool, void: bool) -> Row:
-    """Void figures neither meet nor miss a goal."""
-    if void:
-        return replace(row, goal=f"{goal}, but void", met=None)
-    return replace(row, goal=goal, met=met)
+def _judged(row: Row, goal: str, met: Sequence[bool], void: Collection[int]) -> Row:
+    telling = [each for number, each in enumerate(met) if number not in void]
+    if len(telling) < max(FEWEST, len(met) / 2):
+        return replace(row, goal=goal, verdict=VOID)
+    sides = {MET: telling.count(True), MISSED: telling.count(False)}
+    sure = (side for side, rounds in sides.items() if rounds >= SURE * len(telling))
+    return replace(row, goal=goal, verdict=next(sure, UNDECIDED))
 
 
 def missing(name: str, reason: str) -> Row:
@@ -107,11 +114,6 @@ class Slope:
     per_x: float
     noise_per_x: float
     """Two standard deviations of y around the line, or its grain, over the whole extent of x."""
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Return whether y grew, from the first x to the last, by more than the noise."""
-        return self.per_x > self.noise_per_x
 
 
 def slope(x: Sequence[float], y: Sequence[float], *, grain: float) -> Slope:

@@ -1,17 +1,16 @@
 """The groups of peers.py: what is measured against what, and the goal of each."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.parts.counters import Counters
 from bench.parts.errors import BrokenError, UnavailableError
-from bench.parts.figures import Row, at_least, at_most, missing
+from bench.parts.figures import VOID, Row, at_most, missing
 from bench.parts.loads import MANY, USERS, Carried, carry, carry_in, closed, hosts, scenario
-from bench.parts.servers import SERVERS
 from bench.parts.tools import TOOLS
-from bench.parts.turns import BUSY_PERCENT, Tally, Versus, in_turn, judged, say
+from bench.parts.turns import Tally, Versus, failing, in_turn, judged, say
 from twbench.lab.lab import Lab
-from twbench.model.scenario import Scenario
 from twbench.run.planning import lab_plan
 
 ENGINES = ("uring", "streams")
@@ -21,8 +20,6 @@ CONTESTANTS = (
     *TOOLS,
     *("Locust", "aiohttp"),
 )
-FOREIGN = frozenset({*TOOLS, "Locust", "aiohttp"})
-"""Whose failures are a figure; one of ours stops everything."""
 RATES = (
     Versus(ours="uring", theirs="wrk", least=1.35),
     Versus(ours="uring", theirs="ab", least=1.35),
@@ -39,6 +36,8 @@ COSTS = (
     Versus(ours="uring", theirs="bare uring"),
     Versus(ours="uring", theirs="streams"),
 )
+SHORT_S = 1
+"""Of each load of ours against ours: their costs hardly vary."""
 ENDINGS = ("client-fin", "client-rst", "client-half-close")
 ENDING_LEAST, KEEP_ALIVE_LEAST, SERVER_LEAST, CROWD_MOST = 0.85, 1.0, 1.0, 1.2
 OPEN_SHARE, MOST_OFF_PERCENT = 0.8, {"uring": 0.5, "streams": 1.0}
@@ -97,7 +96,7 @@ def bundled() -> str:
     """Return the fastest engine that twbench's server has here."""
     try:
         carry("bare uvloop", scenario(closed(0.1), server="uring"), server="uring")
-    except (UnavailableError, BrokenError) as error:
+    except UnavailableError as error:
         say(f"twbench's server is streams: {error}")
         return "streams"
     return "uring"
@@ -110,24 +109,18 @@ def contest(settings: Settings) -> tuple[Tally, Group]:
     def one(name: str) -> Carried:
         engine = name if name in ENGINES else ""
         task = scenario(closed(settings.seconds), client=engine, server=server)
-        return carry(name, task, server=server, may_fail=name in FOREIGN)
+        return carry(name, task, server=server)
 
     tally = in_turn("contest", CONTESTANTS, settings.rounds, one)
-    busy = [
-        at_least(BUSY_PERCENT, row)
-        for row in tally.rows(_client_busy, "client's core, {}", "% busy")
-    ]
-    failed = tally.rows(lambda c: c.failed, "failed, {}", "attempts")
     rows = [
         *tally.rows(_rate, "{}", "connections/s"),
-        *tally.absences(),
+        *tally.troubles(),
         *(judged(tally, goal, _rate, "rate, {}", busy=_client_busy) for goal in RATES),
         *tally.rows(_client_cost, "client CPU, {}", "µs/connection", digits=1),
         *(judged(tally, goal, _client_cost, "client CPU, {}") for goal in COSTS),
-        *busy,
+        *tally.rows(_client_busy, "client's core, {}", "% busy"),
         *tally.rows(_server_busy, "server's core, {}", "% busy"),
         *tally.rows(lambda c: c.server_first_percent, "server first, {}", "% of closes"),
-        *(row for row in failed if any(row.values)),
     ]
     return tally, (f"Closed loop, {USERS} users, a connection per request, {server}", rows)
 
@@ -138,7 +131,7 @@ def endings(settings: Settings) -> Group:
 
     def one(kind: str) -> Carried:
         task = scenario(
-            closed(settings.seconds),
+            closed(SHORT_S),
             client=ours,
             server=server,
             ending=kind,
@@ -150,7 +143,7 @@ def endings(settings: Settings) -> Group:
     goals = [Versus(ours=kind, theirs="server-fin", least=ENDING_LEAST) for kind in ENDINGS]
     rows = [
         *tally.rows(_rate, "{}", "connections/s"),
-        *tally.absences(),
+        *tally.troubles(),
         *(judged(tally, goal, _rate, "rate, {}", busy=_client_busy) for goal in goals),
         *tally.rows(_client_cost, "client CPU, {}", "µs/connection", digits=1),
         *tally.rows(_client_busy, "client's core, {}", "% busy"),
@@ -165,13 +158,13 @@ def keep_alive(settings: Settings) -> Group:
     def one(name: str) -> Carried:
         engine = name if name in ENGINES else ""
         task = scenario(closed(settings.seconds), client=engine, server=server, pool=True)
-        return carry(name, task, server=server, may_fail=name in FOREIGN)
+        return carry(name, task, server=server)
 
     tally = in_turn("keep-alive", (ours, "wrk"), settings.rounds, one)
     goal = Versus(ours=ours, theirs="wrk", least=KEEP_ALIVE_LEAST)
     rows = [
         *tally.rows(_rate, "{}", "requests/s"),
-        *tally.absences(),
+        *tally.troubles(),
         judged(tally, goal, _rate, "rate, {}", busy=_client_busy),
         *tally.rows(_client_cost, "client CPU, {}", "µs/request", digits=1),
         *tally.rows(_client_busy, "client's core, {}", "% busy"),
@@ -180,68 +173,81 @@ def keep_alive(settings: Settings) -> Group:
     return f"Keep-alive, {USERS} connections, {server}", rows
 
 
-def servers(settings: Settings) -> list[Group]:
-    """Compare the servers under the same client, whose core is to be no limit.
+def servers(settings: Settings) -> Group:
+    """Compare the servers under the fastest client, whose core is to be no limit.
 
     Where it is all the same, what remains is the server's pace: connections per second of its CPU.
     """
-    groups = []
-    for client in ("wrk", "C epoll"):
 
-        def one(server: str, client: str = client) -> Carried:
-            task = scenario(closed(settings.seconds), server=server)
-            return carry(client, task, server=server, may_fail=True)
+    def one(server: str) -> Carried:
+        return carry("C epoll", scenario(closed(settings.seconds), server=server), server=server)
 
-        tally = in_turn(f"servers under {client}", SERVERS, settings.rounds, one)
-        goal = Versus(ours="uring", theirs="nginx", least=SERVER_LEAST)
-        costs = [Versus(ours="uring", theirs=other) for other in ("nginx", "streams")]
-        rows = [
-            *tally.rows(_rate, "{}", "connections/s"),
-            *tally.absences(),
-            judged(tally, goal, _rate, "rate, {}", busy=_server_busy),
-            *tally.rows(_full_core, "{}, at a full core's pace", "connections/s"),
-            judged(tally, goal, _full_core, "full core, {}"),
-            *tally.rows(_server_cost, "server CPU, {}", "µs/connection", digits=1),
-            *(judged(tally, each, _server_cost, "server CPU, {}") for each in costs),
-            *tally.rows(_server_busy, "server's core, {}", "% busy"),
-            *tally.rows(_client_busy, "client's core, {}", "% busy"),
-        ]
-        groups.append((f"Servers under {client}", rows))
-    return groups
+    tally = in_turn("servers", ("uring", "nginx"), settings.rounds, one)
+    goal = Versus(ours="uring", theirs="nginx", least=SERVER_LEAST)
+    figure = replace(goal, least=None)
+    return "Servers under C epoll", [
+        *tally.rows(_rate, "{}", "connections/s"),
+        *tally.troubles(),
+        judged(tally, goal, _rate, "rate, {}", busy=_server_busy),
+        *tally.rows(_full_core, "{}, at a full core's pace", "connections/s"),
+        judged(tally, figure, _full_core, "full core, {}"),
+        *tally.rows(_server_cost, "server CPU, {}", "µs/connection", digits=1),
+        judged(tally, figure, _server_cost, "server CPU, {}"),
+        *tally.rows(_server_busy, "server's core, {}", "% busy"),
+        *tally.rows(_client_busy, "client's core, {}", "% busy"),
+    ]
 
 
-def open_loop(settings: Settings, before: Tally) -> Group:
-    """Ask each engine for a share of what it reached in the contest, at due times."""
-    server, rows = settings.server, []
-    for engine in ENGINES:
-        name = f"{engine} at {OPEN_SHARE:.0%}"
-        if reason := before.why_not(engine):
-            rows.append(missing(name, reason))
-            continue
-        highest = before.row(engine, _rate, "", "").median
-        asked = OPEN_SHARE * highest
-        load = {"mode": "open", "rate_per_s": asked, "duration_s": settings.seconds}
-        task = scenario(load, client=engine, server=server)
+def open_loop(settings: Settings) -> Group:
+    """Ask the engine for a share of what it has just reached in a closed loop, at due times."""
+    engine, server, closed_loads = settings.engine, settings.server, list[Carried]()
+    heading = f"Open loop, {engine}, {OPEN_SHARE:.0%} of the closed loop just before, {server}"
 
-        def one(engine: str, task: Scenario = task) -> Carried:
-            return carry(engine, task, server=server, may_fail=True)
+    def one(engine: str) -> Carried:
+        before, after = closed(settings.seconds), {"mode": "open", "duration_s": settings.seconds}
+        reached = carry(engine, scenario(before, client=engine, server=server), server=server)
+        after["rate_per_s"] = OPEN_SHARE * reached.rate_per_s
+        opened = carry(engine, scenario(after, client=engine, server=server), server=server)
+        closed_loads.append(reached)
+        return opened
 
-        tally = in_turn(f"open loop, {OPEN_SHARE:.0%}", (engine,), settings.rounds, one)
-        closed_ms = before.row(engine, _tail, "", "").median
-        reached, tails = (tally.row(engine, figure, "", "") for figure in (_rate, _tail))
-        off = tuple(100 * abs(rate_per_s / asked - 1) for rate_per_s in reached.values)
-        longer = tuple(tail_ms / closed_ms for tail_ms in tails.values)
-        off_row = Row(name=f"{name}: off", unit="%", values=off, digits=2)
-        longer_row = Row(name=f"{name}: p99, open / closed", unit="", values=longer, digits=2)
-        rows += [
-            replace(reached, name=f"{name}: asked {asked:,.0f}, achieved", unit="/s"),
-            at_most(MOST_OFF_PERCENT[engine], off_row),
-            replace(tails, name=f"{name}: p99 from intended start", unit="ms", digits=2),
-            at_most(MOST_TAIL, longer_row),
-            tally.row(engine, _client_busy, f"{name}: client's core", "% busy"),
-            tally.row(engine, lambda c: c.failed, f"{name}: failed", "attempts"),
-        ]
-    return f"Open loop, share of each engine's maximum above, {server}", rows
+    tally = in_turn("open loop", (engine,), settings.rounds, one)
+    if tally.absent:
+        return heading, tally.troubles()
+    pairs = list(zip(tally.carried[engine], closed_loads, strict=True))
+    asked = tuple(OPEN_SHARE * before.rate_per_s for _, before in pairs)
+    off = tuple(
+        100 * abs(opened.rate_per_s / wanted - 1)
+        for (opened, _), wanted in zip(pairs, asked, strict=True)
+    )
+    void = [number for number, (opened, _) in enumerate(pairs) if failing(opened)]
+    off_row = Row(name="off", unit="%", values=off, digits=2)
+    return heading, [
+        Row(name="asked", unit="connections/s", values=asked),
+        tally.row(engine, _rate, "achieved", "connections/s"),
+        *tally.troubles(),
+        at_most(MOST_OFF_PERCENT[engine], off_row, void=void),
+        *_tails(pairs, void),
+        tally.row(engine, _client_busy, "client's core", "% busy"),
+    ]
+
+
+def _tails(pairs: Sequence[tuple[Carried, Carried]], void: Sequence[int]) -> list[Row]:
+    """Return the p99 of open loads, and how it compares to that of the closed ones."""
+    tails = [
+        (opened.p99_ms, before.p99_ms)
+        for opened, before in pairs
+        if opened.p99_ms and before.p99_ms
+    ]
+    if len(tails) < len(pairs):
+        return [replace(missing("p99 from intended start", "not told"), verdict=VOID)]
+    longer = tuple(opened_ms / before_ms for opened_ms, before_ms in tails)
+    opened = tuple(opened_ms for opened_ms, _ in tails)
+    row = Row(name="p99, open / closed", unit="", values=longer, digits=2)
+    return [
+        Row(name="p99 from intended start", unit="ms", values=opened, digits=2),
+        at_most(MOST_TAIL, row, void=void),
+    ]
 
 
 def crowd(settings: Settings) -> Group:
@@ -254,11 +260,11 @@ def crowd(settings: Settings) -> Group:
     lab = hosts(ports=MANY, addresses=CROWD_SOURCES, buckets=CROWD_BUCKETS)
     load = {"concurrency": USERS, "duration_s": FILL_WITHIN_S, "requests": wanted}
     heading = f"A connection beside {wanted:,} TIME_WAITs, {ours}, twbench's server ({server})"
-    tally, waiting, filling = Tally(), list[int](), list[Carried]()
+    tally, held, filling = Tally(), list[int](), list[Carried]()
     try:
         fill, task = (
             scenario(each, client=ours, server=server, ending="client-fin", lab=lab)
-            for each in (load, closed(1))
+            for each in (load, closed(SHORT_S))
         )
         with (
             Lab(lab_plan(fill)) as crowded,
@@ -268,8 +274,10 @@ def crowd(settings: Settings) -> Group:
             def one(where: str) -> Carried:
                 if where == "fresh":
                     return carry(ours, task, server=server)
-                waiting.append(counters.read().waiting)
-                return carry_in(crowded, ours, task, server=server)
+                before = counters.read().waiting
+                carried = carry_in(crowded, ours, task, server=server)
+                held.append(min(before, counters.read().waiting))
+                return carried
 
             say(f"crowd: filling {wanted:,} TIME_WAITs")
             filling.append(carry_in(crowded, ours, fill, server=server))
@@ -277,20 +285,17 @@ def crowd(settings: Settings) -> Group:
     except (UnavailableError, BrokenError) as error:
         tally.leave_out(ours, error)
     if tally.absent:
-        return heading, tally.absences()
+        return heading, tally.troubles()
     (filled,) = filling
     goal = Versus(ours="crowded", theirs="fresh", most=CROWD_MOST)
-    held = Row(name="TIME_WAITs of the crowd's client", unit="", values=tuple(waiting))
-    enough = held.median >= CROWD_SHARE * wanted
+    enough = min(held) >= CROWD_SHARE * wanted
+    row = judged(tally, goal, _client_cost, "client CPU, {}")
     return heading, [
         Row(name="filled at", unit="connections/s", values=(filled.rate_per_s,)),
-        replace(held, goal="" if enough else "too few: what follows is void"),
+        Row(name="TIME_WAITs of the crowd's client, least", unit="", values=tuple(held)),
+        *tally.troubles(),
         *tally.rows(_client_cost, "client CPU, {}", "µs/connection", digits=1),
-        judged(tally, goal if enough else replace(goal, most=None), _client_cost, "client CPU, {}"),
+        row if enough else replace(row, verdict=VOID),
         *tally.rows(_rate, "{}", "connections/s"),
         *tally.rows(_client_busy, "client's core, {}", "% busy"),
     ]
-
-
-def _tail(carried: Carried) -> float:
-    return carried.p99_ms or 0.0

@@ -19,6 +19,7 @@ text { font: 14px system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fi
 .page { fill: #ffffff; }
 .bar { fill: #b3bcc7; }
 .bar.ours { fill: #d1242f; }
+.bar.held { fill-opacity: 0.4; }
 .grid { stroke: #59616b; stroke-opacity: 0.25; }
 .line { fill: none; stroke-width: 1.8; stroke: #8b96a3; }
 .line.ours { stroke: #d1242f; stroke-width: 3; }
@@ -42,10 +43,13 @@ class Panel:
     values: Mapping[str, float]
     most_first: bool
     digits: int = 0
+    held: frozenset[str] = frozenset()
+    """Who is drawn lighter, and `why` that is."""
+    why: str = ""
 
 
 _TOP, _ROW, _GAP = 78, 27, 44
-_LABEL, _ROOM = 172, 74
+_LABEL, _ROOM = 172, 180
 
 
 def bars(title: str, note: str, panels: Sequence[Panel], *, ours: frozenset[str]) -> str:
@@ -58,11 +62,13 @@ def bars(title: str, note: str, panels: Sequence[Panel], *, ours: frozenset[str]
         ordered = sorted(panel.values.items(), key=lambda it: it[1], reverse=panel.most_first)
         for name, value in ordered:
             mark = " ours" if name in ours else ""
+            held = name in panel.held
+            told = f"{value:,.{panel.digits}f}{f', {panel.why}' if held else ''}"
             width = (_WIDTH - _LABEL - _ROOM - 24) * value / most
             parts += [
                 _text(_LABEL - 8, y + 17, name, f"end{mark}"),
-                _rectangle(f"bar{mark}", _LABEL, y + 3, width, _ROW - 7),
-                _text(_LABEL + width + 7, y + 17, f"{value:,.{panel.digits}f}", mark.strip()),
+                _rectangle(f"bar{mark}{' held' if held else ''}", _LABEL, y + 3, width, _ROW - 7),
+                _text(_LABEL + width + 7, y + 17, told, mark.strip()),
             ]
             y += _ROW
         y += _GAP - 28
@@ -78,7 +84,7 @@ class Series:
     ours: bool = False
 
 
-_LEFT, _RIGHT, _HEIGHT, _BOTTOM = 76, 170, 470, 44
+_LEFT, _RIGHT, _HEIGHT, _BOTTOM = 76, 180, 470, 44
 _LEAST_APART = 17
 
 
@@ -123,17 +129,21 @@ def lines(title: str, note: str, series: Sequence[Series], *, across: str, up: s
     ours = {each.name for each in series if each.ours}
     parts += [
         _text(_WIDTH - _RIGHT + 10, y + 5, name, "ours" if name in ours else "")
-        for name, y in spread(ends, _LEAST_APART).items()
+        for name, y in spread(ends, _LEAST_APART, _HEIGHT - _BOTTOM).items()
     ]
     return _page(title, _HEIGHT, parts)
 
 
-def spread(places: Mapping[str, float], apart: float) -> dict[str, float]:
-    """Return the places moved downwards, in their order, until all are `apart` at least."""
+def spread(places: Mapping[str, float], apart: float, lowest: float) -> dict[str, float]:
+    """Return the places moved, in their order, until all are `apart` and none below `lowest`."""
+    ordered = sorted(places, key=places.__getitem__)
     moved: dict[str, float] = {}
     last = -math.inf
-    for name, place in sorted(places.items(), key=lambda it: it[1]):
-        last = moved[name] = max(place, last + apart)
+    for name in ordered:
+        last = moved[name] = max(places[name], last + apart)
+    last = lowest + apart
+    for name in reversed(ordered):
+        last = moved[name] = min(moved[name], last - apart)
     return moved
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,6 +43,7 @@ http {{
     server {{
         {listen}
         location / {{ return 200 "{body}"; }}
+        location = /status {{ stub_status; }}
     }}
 }}
 """
@@ -49,11 +51,11 @@ http {{
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
-    """A server that listens: its CPU time so far, and what it counted once it was stopped."""
+    """A server that listens: its CPU time so far, and what it counted in the end."""
 
     cpu_now_s: Callable[[], float]
-    stop: Callable[[], ServerReport | None]
-    """Stops it; None from a server that keeps no books."""
+    stop: Callable[[], int]
+    """Asks for the requests that it counted, the last thing it is asked."""
 
 
 @contextlib.contextmanager
@@ -80,13 +82,13 @@ def _bundled(lab: Lab, task: Scenario, core: int) -> Iterator[Serving]:
         if wanted == "uring" and has != wanted:
             raise UnavailableError(f"the server has engine {has} instead of {wanted}")
 
-        def stop() -> ServerReport:
+        def stop() -> int:
             server.say(b"stop\n")
             server.wait_done(_GRACE_S)
             counted = ServerReport()
             for message in server.messages:
                 counted.add(ServerReport.from_json(message))
-            return counted
+            return counted.requests
 
         yield Serving(cpu_now_s=server.cpu_now_s, stop=stop)
 
@@ -120,7 +122,9 @@ def _nginx(lab: Lab, task: Scenario, core: int) -> Iterator[Serving]:
         try:
             os.sched_setaffinity(process.pid, {core})
             _wait_listening(lab, process)
-            yield Serving(cpu_now_s=lambda: cpu_clock_s(process.pid), stop=lambda: None)
+            yield Serving(
+                cpu_now_s=lambda: cpu_clock_s(process.pid), stop=lambda: _nginx_requests(lab)
+            )
         finally:
             process.kill()
             process.wait()
@@ -138,3 +142,18 @@ def _wait_listening(lab: Lab, process: subprocess.Popen[bytes]) -> None:
             if process.poll() is not None or time.monotonic() > late_s:
                 raise BrokenError(f"nginx does not listen (status {process.returncode})")
             time.sleep(0.02)
+
+
+def _nginx_requests(lab: Lab) -> int:
+    """Ask for the page of ngx_http_stub_status_module: the requests so far but this one.
+
+    Raises BrokenError for a page of another kind.
+    """
+    with lab.socket(lab.plan.clients[0].stack, socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(_LISTENING_WITHIN_S)
+        client.connect(endpoints(lab.plan)[0])
+        client.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+        page = b"".join(iter(lambda: client.recv(4096), b"")).decode()
+    if not (found := re.search(r"accepts handled requests\s+\d+ \d+ (\d+)", page)):
+        raise BrokenError(f"nginx does not tell its requests\n{page}")
+    return int(found[1]) - 1

@@ -36,6 +36,8 @@ class Told:
     exchanges: int
     failed: int
     elapsed_s: float
+    cpu_s: float | None = None
+    """From the first connect to the last close, if the program measures it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,25 +81,30 @@ def read_wrk(text: str) -> Told:
     """Read wrk's report. Its seconds have two digits, its rate is exact."""
     made = int(_find(r"^\s*(\d+) requests in ", text)[1])
     errors = r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)"
-    failed = _sum(errors, text) + _sum(r"Non-2xx or 3xx responses: (\d+)", text)
+    unwelcome = _sum(r"Non-2xx or 3xx responses: (\d+)", text)
+    rate_per_s = _number(r"^Requests/sec:\s+(\S+)", text)
     return Told(
-        exchanges=made, failed=failed, elapsed_s=made / _number(r"^Requests/sec:\s+(\S+)", text)
+        exchanges=made - unwelcome,
+        failed=_sum(errors, text) + unwelcome,
+        elapsed_s=made / rate_per_s if made else 0.0,
     )
 
 
 def _ab(target: Target) -> list[str]:
     keep = ["-k"] if target.keep_alive else []
-    # -t sets -n to 50,000, so -n comes behind it
-    many = ["-q", "-c", str(target.users), "-t", str(target.seconds), "-n", "100000000"]
+    # -t sets -n to 50,000, so -n comes behind it; ab makes room for that many answers
+    most = str(max(target.users, 2 * target.exchanges))
+    many = ["-q", "-c", str(target.users), "-t", str(target.seconds), "-n", most]
     return ["ab", *many, *keep, target.url]
 
 
 def read_ab(text: str) -> Told:
-    """Read ab's report."""
+    """Read ab's report. Those that failed are among the complete ones."""
+    failed = int(_number(r"^Failed requests:\s+(\d+)", text))
+    failed += _sum(r"^Non-2xx responses:\s+(\d+)", text)
     return Told(
-        exchanges=int(_number(r"^Complete requests:\s+(\d+)", text)),
-        failed=int(_number(r"^Failed requests:\s+(\d+)", text))
-        + _sum(r"^Non-2xx responses:\s+(\d+)", text),
+        exchanges=max(0, int(_number(r"^Complete requests:\s+(\d+)", text)) - failed),
+        failed=failed,
         elapsed_s=_number(r"^Time taken for tests:\s+(\S+) seconds", text),
     )
 
@@ -143,7 +150,12 @@ def read_epoll(text: str) -> Told:
     """Read the one line of JSON that bench/clients/epoll.c prints."""
     try:
         told = json.loads(text)
-        return Told(exchanges=told["connections"], failed=told["errors"], elapsed_s=told["seconds"])
+        return Told(
+            exchanges=told["connections"],
+            failed=told["errors"],
+            elapsed_s=told["seconds"],
+            cpu_s=told["cpu_seconds"],
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise UnreadableError(f"{error!r} in:\n{text}") from error
 

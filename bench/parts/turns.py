@@ -1,5 +1,6 @@
 """Several loads in turn, round after round, and rows made of what they came to."""
 
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,12 @@ from bench.parts.loads import Carried
 
 BUSY_PERCENT = 90.0
 """Under this a core was not the limit: the other side was, or another program."""
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+MOST_FAILED_PERCENT = 0.1
+"""Beyond it a round says nothing about a goal."""
 
 BROKEN = "broken: "
 
@@ -43,17 +50,19 @@ class Tally:
         """Return one figure of every contestant that took part."""
         return [self.row(who, figure, name, unit, digits=digits) for who in self.carried]
 
-    def absences(self) -> list[Row]:
-        """Return a row for each that did not take part."""
-        return [missing(name, reason) for name, reason in self.absent.items()]
+    def troubles(self) -> list[Row]:
+        """Return a row for each that did not take part, or of whose attempts some failed."""
+        failed = self.rows(lambda carried: carried.failed, "failed, {}", "attempts")
+        absent = [missing(name, reason) for name, reason in self.absent.items()]
+        return [*absent, *(row for row in failed if any(row.values))]
 
 
 def in_turn(what: str, names: Sequence[str], rounds: int, carry: Callable[[str], Carried]) -> Tally:
-    """Let all carry their load once a round, each round beginning with another one."""
+    """Let all carry their load once a round, in an order that is drawn, the same in every run."""
     tally = Tally(carried={name: [] for name in names})
     for number in range(rounds):
-        turn = number % len(names)
-        for name in (*names[turn:], *names[:turn]):
+        drawn = random.Random(f"{what} {number}")
+        for name in drawn.sample(names, len(names)):
             if name in tally.absent:
                 continue
             say(f"{what}, round {number + 1} of {rounds}: {name}")
@@ -79,24 +88,33 @@ def judged(
 ) -> Row:
     """Return the ratio of a figure with its goal, `name` having a `{}` for who against whom.
 
-    With `busy`, the share of the core that is to be the limit, the ratio is void when one of the
-    two left that core idle. A goal that ours meets in spite of that, theirs being full, is met.
+    A round in which more than MOST_FAILED_PERCENT failed says nothing, and with `busy`, the share
+    of the core that is to be the limit, nor does one in which either left that core idle: unless
+    ours met its goal in spite of that, theirs being full.
     """
     name = name.format(f"{goal.ours} / {goal.theirs}")
     if reason := tally.why_not(goal.ours, goal.theirs):
         return missing(name, reason)
-    rows = [tally.row(who, figure, "", "") for who in (goal.ours, goal.theirs)]
-    row = replace(ratio(name, *rows), digits=3 if goal.most else 2)
+    row = ratio(name, *(tally.row(who, figure, "", "") for who in (goal.ours, goal.theirs)))
     if goal.most is not None:
-        return at_most(goal.most, row)
-    if goal.least is None:
-        return row
-    met = row.median >= goal.least
-    full = {
-        who: busy is None or tally.row(who, busy, "", "").median >= BUSY_PERCENT
-        for who in (goal.ours, goal.theirs)
-    }
-    return at_least(goal.least, row, void=not full[goal.theirs] or not (full[goal.ours] or met))
+        row = replace(row, digits=3)
+    pairs = zip(tally.carried[goal.ours], tally.carried[goal.theirs], strict=True)
+    void = set()
+    for number, (ours, theirs) in enumerate(pairs):
+        met = goal.least is not None and row.values[number] >= goal.least
+        full = busy is None or (
+            busy(theirs) >= BUSY_PERCENT and (met or busy(ours) >= BUSY_PERCENT)
+        )
+        if not full or failing(ours) or failing(theirs):
+            void.add(number)
+    if goal.most is not None:
+        return at_most(goal.most, row, void=void)
+    return row if goal.least is None else at_least(goal.least, row, void=void)
+
+
+def failing(carried: Carried) -> bool:
+    """Return whether too many attempts failed for the others to say anything."""
+    return carried.failed_percent > MOST_FAILED_PERCENT
 
 
 def medians(tally: Tally, figures: Mapping[str, Figure]) -> list[dict[str, object]]:

@@ -1,5 +1,6 @@
 """A load on real hosts: both sides agree, and what cannot be had says so."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,11 @@ from bench.parts.clients import CLIENTS, Account
 from bench.parts.errors import BrokenError, UnavailableError
 from bench.parts.loads import carry, closed, scenario
 from bench.parts.servers import nginx_config
+from bench.parts.tools import Told
 from twbench.lab.lab import Lab
 from twbench.model.plans import FleetPlan
 
+SBIN = "/usr/sbin:/usr/local/sbin:/usr/bin"
 pytestmark = pytest.mark.namespaces
 
 
@@ -25,6 +28,12 @@ def test_clients_count_is_the_servers_and_its_kernels(client: str) -> None:
     assert carried.server_first >= 0.9 * carried.exchanges
 
 
+@pytest.mark.skipif(not shutil.which("nginx", path=SBIN), reason="nginx is not installed")
+def test_nginx_tells_how_many_requests_it_had() -> None:
+    carried = carry("bare uvloop", scenario(closed(0.2)), server="nginx")
+    assert carried.exchanges > 0
+
+
 @pytest.mark.parametrize("count", [99, 101])
 def test_client_that_counts_otherwise_than_the_server_is_broken(
     count: int, monkeypatch: pytest.MonkeyPatch
@@ -37,6 +46,24 @@ def test_client_that_counts_otherwise_than_the_server_is_broken(
     monkeypatch.setattr("bench.parts.loads.CLIENTS", {"boast": boast})
     with pytest.raises(BrokenError, match="by the server"):
         carry("boast", scenario(closed(0.2), server="streams"), server="streams")
+
+
+@pytest.mark.parametrize(("done", "failed"), [(0, 0), (100, 1)])
+def test_client_of_ours_with_a_failure_or_nothing_done_is_broken(
+    done: int, failed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(lab: Lab, plan: FleetPlan, core: int) -> Account:  # noqa: ARG001 - does nothing
+        return Account(told=Told(exchanges=done, failed=failed, elapsed_s=1), cpu_s=1)
+
+    monkeypatch.setattr("bench.parts.loads.CLIENTS", {"idle": idle})
+    with pytest.raises(BrokenError, match="1 attempts failed" if failed else "not one exchange"):
+        carry("idle", scenario(closed(0.2), server="streams"), server="streams")
+
+
+def test_client_that_does_not_keep_its_connections_alive_is_broken() -> None:
+    task = scenario(closed(0.2), server="streams", pool=True)
+    with pytest.raises(BrokenError, match="instead of keeping 64"):
+        carry("bare uvloop", task, server="streams")
 
 
 def test_nginx_that_is_not_installed_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,15 @@ def test_longest_bar_is_the_largest_value_and_only_ours_is_marked() -> None:
     assert [each.get("class") for each in shown] == ["bar ours", "bar", "bar"]
 
 
+def test_bar_that_was_held_back_is_lighter_and_says_why() -> None:
+    panel = Panel(
+        heading="rate", values=RATES, most_first=True, held=frozenset({"wrk"}), why="server-bound"
+    )
+    svg = bars("t", "n", [panel], ours=frozenset({"ours"}))
+    assert "15,000, server-bound" in words(svg)
+    assert svg.count("server-bound") == svg.count('class="bar held"') == 1
+
+
 def test_line_is_straight_where_the_cost_grows_as_the_size() -> None:
     series = Series(name="look", points=((1000, 1.0), (10_000, 10.0), (100_000, 100.0)), ours=True)
     svg = lines("t", "n", [series], across="sockets", up="ms")
@@ -61,10 +70,11 @@ def test_nothing_is_no_picture() -> None:
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 500).map(float)), st.integers(1, 30))
-def test_spread_keeps_the_order_and_a_distance(places: dict[str, float], apart: int) -> None:
-    moved = spread(places, apart)
+def test_spread_keeps_order_distance_and_frame(places: dict[str, float], apart: int) -> None:
+    moved = spread(places, apart, 450)
     assert moved.keys() == places.keys()
     downwards = sorted(moved, key=moved.__getitem__)
     assert [places[name] for name in downwards] == sorted(places.values())
     for above, below in itertools.pairwise(downwards):
         assert moved[below] - moved[above] >= apart
+    assert all(place <= 450 for place in moved.values())

@@ -67,11 +67,17 @@ def test_wrk_names_its_failures_in_two_lines() -> None:
         "  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 5\n"
     )
     assert read_wrk(WRK.format(errors=errors)).failed == 15
+    assert read_wrk(WRK.format(errors=errors)).exchanges == 14995
+
+
+def test_wrk_without_an_answer_has_no_exchange() -> None:
+    text = WRK.format(errors="").replace("15000 req", "0 req").replace("10000.00", "0.00")
+    assert read_wrk(text) == Told(exchanges=0, failed=0, elapsed_s=0)
 
 
 def test_ab_counts_failed_and_unwelcome_answers() -> None:
     told = read_ab(AB.format(errors="Non-2xx responses:      3\n"))
-    assert told == Told(exchanges=15127, failed=10, elapsed_s=1.5)
+    assert told == Told(exchanges=15117, failed=10, elapsed_s=1.5)
 
 
 def test_hey_tells_answers_by_status_and_errors_by_text() -> None:
@@ -91,8 +97,8 @@ def test_h2load_counts_what_succeeded_whatever_unit_its_time_has(time: str, seco
 
 
 def test_epoll_client_speaks_json() -> None:
-    line = json.dumps({"connections": 5, "errors": 1, "seconds": 2.5})
-    assert read_epoll(line) == Told(exchanges=5, failed=1, elapsed_s=2.5)
+    line = json.dumps({"connections": 5, "errors": 1, "seconds": 2.5, "cpu_seconds": 2.0})
+    assert read_epoll(line) == Told(exchanges=5, failed=1, elapsed_s=2.5, cpu_s=2.0)
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -728,3 +728,46 @@ def test_retransmissions_of_a_busy_machine_explain_resets_as_far_as_the_kernel_c
         at_the_end("server"): {"ended by a RST": -3},
     }
     assert residuals(retransmitting(2)) == {resets("client"): 1, at_the_end("server"): -1}
+
+
+def overtaking(resets: int, left: int) -> Account:
+    """Return ten closes by the client, whose host then had `left` TIME_WAIT."""
+    return account(
+        "client-fin",
+        stack(
+            Side.CLIENT,
+            counters={"TcpActiveOpens": 10, "TcpExtTW": 10},
+            fleet=of(10, "active_close"),
+            history=((0.0, 0), (1.0, 10), (2.0, 10)),
+            waiting=(0, left, left),
+            time_wait_end=left,
+        ),
+        stack(
+            Side.SERVER,
+            counters={"TcpPassiveOpens": 10, "TcpOutRsts": resets},
+            server=taken(10, "passive_close"),
+        ),
+    )
+
+
+def test_resets_to_overtaken_acks_are_those_that_both_kernels_tell_of() -> None:
+    assert residuals(overtaking(resets=3, left=7)) == {}
+    assert terms(overtaking(resets=3, left=7)) == {
+        resets("server"): {"packets that met no socket": 3},
+        at_the_end("client"): {"ended by a RST": -3},
+    }
+    assert residuals(overtaking(resets=3, left=10)) == {resets("server"): 3}
+    assert residuals(overtaking(resets=0, left=7)) == {at_the_end("client"): -3}
+    assert residuals(overtaking(resets=4, left=7)) == {resets("server"): 1}
+
+
+def test_time_wait_that_expired_did_not_vanish() -> None:
+    kept = stack(
+        Side.CLIENT,
+        counters={},
+        history=((0.0, 0), (1.0, 10), (61.5, 10), (62.0, 12)),
+        waiting=(0, 10, 3, 2),
+    )
+    assert kept.vanished == 0
+    gone = dataclasses.replace(kept, waiting=(0, 8, 3, 2))
+    assert gone.vanished == 2

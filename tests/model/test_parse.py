@@ -44,8 +44,8 @@ def test_five_mistakes_are_reported_at_once() -> None:
             "server.response_size",
             "an unknown key",
             (
-                "did you mean 'response_bytes'? allowed here: processes, response_bytes, delay_ms,"
-                " keepalive_timeout_s, keepalive_requests, backlog"
+                "did you mean 'response_bytes'? allowed here: engine, processes, response_bytes,"
+                " delay_ms, keepalive_timeout_s, keepalive_requests, backlog"
             ),
         ),
         ("load.concurrency", "0", "allowed is greater than or equal to 1"),

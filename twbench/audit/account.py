@@ -1,5 +1,6 @@
 """What the audit is given: the applications' books and the kernels' counters of one run."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ class StackAccount:
     """(seconds, entries into TIME_WAIT so far) at every tick, in order."""
     time_wait_end: int
     """sockstat `tw` at the last tick."""
+    waiting: tuple[int, ...] = ()
+    """sockstat `tw` at every tick of `history`."""
     accept_queue_end: int
     """Connections that nobody had accepted at the end."""
     fleet: FleetReport
@@ -76,6 +79,20 @@ class StackAccount:
         surely = self._entries_by(end_s - TIME_WAIT_S - TIME_WAIT_SLACK_S, later=False)
         perhaps = self._entries_by(end_s - TIME_WAIT_S, later=True)
         return max(0, surely - removed), perhaps
+
+    @property
+    def vanished(self) -> int:
+        """Return how many TIME_WAIT ended early, at the least.
+
+        At some tick there were so many fewer than had come in since any could have expired.
+        """
+        times = [t_s for t_s, _ in self.history]
+        most = 0
+        for (t_s, entries), waiting in zip(self.history, self.waiting, strict=False):
+            after = bisect_right(times, t_s - TIME_WAIT_S)
+            perhaps_expired = self.history[after][1] if after else 0
+            most = max(most, entries - perhaps_expired - waiting)
+        return most
 
     def _entries_by(self, t_s: float, *, later: bool) -> int:
         """Return the entries at the last tick up to `t_s`, or at the first one after it."""

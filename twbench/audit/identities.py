@@ -191,14 +191,16 @@ def _resets(account: Account, stack: StackAccount) -> Identity:
     that leaves before the RST to the request has come, it finds no socket either: a second RST.
     Over a wire an ACK can still be under way when its receiver resets, and the wire can bring a
     packet twice, or late: what then meets no socket is answered with a RST that the wire tells.
-    Without a wire it is a retransmission on a machine too busy to acknowledge in time.
+    Without a wire it is a retransmission on a machine too busy to acknowledge in time, or an ACK
+    that was overtaken on its way from one processor to another.
     """
     shown = _open_resets(account, stack)
     silent = _silent_resets(account, stack)
     twice = account.races if Side.SERVER in stack.sides else 0
     unexplained = _unexplained_resets(account, stack) - silent
     met_none = min(unexplained, twice)
-    strays = max(stack.bare_resets, _retransmitted_to(account, stack))
+    overtaken = sum(_overtaken(account, peer) for peer in _peers(account, stack))
+    strays = max(stack.bare_resets, _retransmitted_to(account, stack), overtaken)
     return _identity(
         f"{stack.name}: TcpOutRsts = active resets",
         stack.count("TcpOutRsts"),
@@ -217,8 +219,23 @@ def _resets(account: Account, stack: StackAccount) -> Identity:
 
 def _retransmitted_to(account: Account, stack: StackAccount) -> int:
     """Return how many segments the stack's peers sent again; each may have met no socket."""
-    peers = [each for each in account.stacks if each is not stack] or [stack]
-    return sum(peer.count("TcpRetransSegs") for peer in peers)
+    return sum(peer.count("TcpRetransSegs") for peer in _peers(account, stack))
+
+
+def _overtaken(account: Account, stack: StackAccount) -> int:
+    """Return how many ACKs of the stack came after the last one, to where no socket was any more.
+
+    veth queues a packet for the processor that sends it, so two that are sent on different ones
+    can change places. Two kernels tell of it independently: the one sent a RST that nothing else
+    explains, and the other lost a TIME_WAIT to it before its time.
+    """
+    counted = stack.count("TcpExtTWRecycled") + stack.server.reopened
+    resets = sum(_unexplained_resets(account, peer) for peer in _peers(account, stack))
+    return max(0, min(resets, stack.vanished - counted - stack.server.reopened_perhaps))
+
+
+def _peers(account: Account, stack: StackAccount) -> list[StackAccount]:
+    return [each for each in account.stacks if each is not stack] or [stack]
 
 
 def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
@@ -226,7 +243,8 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
 
     The server takes every connection that it closed for one that waits, so where closes became
     resets, or crossed, it can have counted as many reopened TIME_WAIT too many. A RST that answers
-    a late packet, or a retransmission, can end the TIME_WAIT that it comes to (RFC 1337).
+    a late packet, or a retransmission, or an overtaken ACK, can end the TIME_WAIT that it comes to
+    (RFC 1337).
     """
     recycled = stack.count("TcpExtTWRecycled")
     reopened, perhaps = stack.server.reopened, stack.server.reopened_perhaps
@@ -234,7 +252,8 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     least, most = stack.expired(recycled + reopened + perhaps + silent)
     missing = stack.entries - recycled - reopened - silent - stack.time_wait_end
     never = min(reopened, stack.unforeseen_resets + stack.crossed)
-    may_kill = max(stack.bare_resets_met, stack.count("TcpRetransSegs"))
+    overtaken = _overtaken(account, stack)
+    may_kill = max(stack.bare_resets_met, stack.count("TcpRetransSegs"), overtaken)
     killed = min(max(missing - most - perhaps, 0), may_kill)
     return _identity(
         f"{stack.name}: sockstat tw at the end = entries - expired",

@@ -206,6 +206,7 @@ def _stack_account(
         history=tuple(
             ((t_ns - start_ns) / _SECOND_NS, entries) for t_ns, _, entries in stack.time_wait
         ),
+        waiting=tuple(waiting for _, waiting, _ in stack.time_wait),
         time_wait_end=stack.time_wait[-1][1] if stack.time_wait else 0,
         accept_queue_end=sum(stack.look.accept_queue.values()) if stack.look else 0,
         fleet=fleet,

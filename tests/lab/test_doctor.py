@@ -140,7 +140,7 @@ def test_docker_is_seen_as_confined_and_io_uring_as_filtered() -> None:
         ("sock_diag", "sock_diag", Status.WARN, "sudo modprobe tcp_diag"),
         ("packet_socket", "packet sockets on a host", Status.WARN, "run twbench with sudo"),
         ("sysctl", "sysctls of a host", Status.FAIL, "run twbench with sudo"),
-        ("io_uring", "io_uring", Status.WARN, "use a kernel of 6.1 or later"),
+        ("io_uring", "io_uring", Status.WARN, "use a kernel of 6.13 or later"),
     ],
 )
 def test_each_refused_ability_has_its_own_remedy(

@@ -1,12 +1,15 @@
 """What a kernel can do: the codec, the words, and the running kernel."""
 
+import platform
+import re
 import struct
 from pathlib import Path
 
 import pytest
 
 from twbench.uring.operations import SocketCommand
-from twbench.uring.probe import SINCE, Abilities, decode_probe, probe
+from twbench.uring.probe import SINCE, Abilities, closes_at_once, decode_probe, probe
+from twbench.uring.ring import Ring
 from twbench.uring.sqe import Op
 
 FDS = Path("/proc/self/fd")
@@ -45,6 +48,24 @@ def test_what_was_refused_lacks_everything_and_says_why() -> None:
 
 def test_every_version_belongs_to_an_ability() -> None:
     assert set(SINCE) <= {each.name for each in (*Op, *SocketCommand)}
+
+
+def test_file_is_closed_beside_a_waiting_operation_since_linux_6_13() -> None:
+    if reason := probe().refusal:
+        pytest.xfail(reason)
+    major, minor = map(int, re.findall(r"\d+", platform.release())[:2])
+    assert closes_at_once(Ring(entries=8, completions=8)) == ((major, minor) >= (6, 13))
+
+
+def test_kernel_that_closes_late_is_refused_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if reason := probe().refusal:
+        pytest.xfail(reason)
+    monkeypatch.setattr("twbench.uring.probe.closes_at_once", lambda _ring: False)
+    here = probe()
+    assert "closes a socket only after" in (here.why_not([]) or "")
+    assert here.operations
 
 
 def test_running_kernel_is_probed_and_nothing_is_left() -> None:

@@ -138,7 +138,7 @@ def _io_uring_remedy(facts: Facts) -> str:
         return "sudo sysctl -w kernel.io_uring_disabled=0"
     if facts.seccomp == _SECCOMP_FILTER:
         return "docker run --security-opt seccomp=unconfined …"
-    return "use a kernel of 6.1 or later that has CONFIG_IO_URING"
+    return "use a kernel of 6.13 or later that has CONFIG_IO_URING"
 
 
 _ATTEMPTS: dict[str, _Attempt] = {

@@ -21,7 +21,7 @@ from pathlib import Path
 from twbench.lab.namespaces import effective_capabilities, leave_machine, own_user_namespace
 from twbench.lab.sysctls import path_of, read_sysctls, write_sysctls
 from twbench.model.errors import LabError
-from twbench.uring.ring import Ring
+from twbench.uring.probe import probe
 
 PROBED_SYSCTLS = (
     "kernel.apparmor_restrict_unprivileged_userns",
@@ -171,7 +171,8 @@ def _sock_diag() -> None:
 
 
 def _io_uring() -> None:
-    Ring(entries=1, completions=2).close()
+    if refusal := probe().refusal:
+        raise LabError(refusal)
 
 
 ATTEMPTS: dict[str, Callable[[], None]] = {

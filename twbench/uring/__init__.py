@@ -2,6 +2,6 @@
 
 What an HTTP client and server need of it, and no more. The codecs (`sqe`, `template`, `cqe`,
 `structs`, `params`) are pure: values in, bytes out, and back. `syscalls`, `memory`, `ring` and
-`probe` are the I/O. It knows no other room, chooses no policy and reads no clock; whatever is
-refused raises OSError.
+`probe` are the I/O, and `pump` keeps a ring going in an event loop. It knows no other room and
+chooses no policy; whatever is refused raises OSError.
 """

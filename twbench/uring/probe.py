@@ -80,7 +80,7 @@ def probe() -> Abilities:
                 refusal=None if closes_at_once(ring) else _CLOSES_LATE,
             )
     except OSError as error:
-        return Abilities(refusal=error.strerror)
+        return Abilities(refusal=error.strerror or str(error))
 
 
 def closes_at_once(ring: Ring) -> bool:

@@ -47,7 +47,7 @@ lock: setup ## remake requirements.lock (ARGS=--upgrade for newer versions)
 	@mkdir -p build
 	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
 	@cp requirements.lock build/requirements.lock
-	@build/uv/bin/uv pip compile pyproject.toml --group dev --extra peers --quiet $(ARGS) \
+	@build/uv/bin/uv pip compile pyproject.toml --group dev --extra peers --extra compare --quiet $(ARGS) \
 		--universal --python-version 3.11 --generate-hashes --no-config \
 		--default-index https://pypi.org/simple --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --output-file build/requirements.lock

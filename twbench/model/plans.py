@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from twbench.model.crawling import Web
 from twbench.model.links import WirePort
 from twbench.model.scenario import EndingSpec, Family, Scenario, ServerSpec, WireSpec
 
@@ -46,6 +47,10 @@ class ServerPlan(_Plan):
     endpoints: tuple[Endpoint, ...]
     connections: int = 0
     """How many there may be at once, with all processes of the server together; 0: not known."""
+    web: Web | None = None
+    """The sites to play, by Host; bodies have `server.response_bytes` in the median."""
+    seed: int = 1
+    """Of what pages there are."""
     by_url: bool = False
     """Whether a request may choose the ending, size and delay of its own answer."""
 

@@ -77,6 +77,8 @@ class FleetReport(_Report):
     crossed: int = 0
     """Of these, the closes at which the server's FIN may have been the first after all."""
     received_bytes: int = 0
+    cpu_ns: int = 0
+    """Processor time that the worker used, user and system, in nanoseconds."""
     errors: Counter[str] = field(default_factory=Counter)
     """Failed attempts by error key."""
     connection_errors: Counter[str] = field(default_factory=Counter)
@@ -95,6 +97,8 @@ class ServerReport(_Report):
 
     accepted: int = 0
     requests: int = 0
+    redirected: int = 0
+    """Of these, the ones answered with a redirect."""
     reopened: int = 0
     """Connections whose SYN ended a TIME_WAIT of this server (tcp_timewait_state_process)."""
     reopened_perhaps: int = 0

@@ -4,66 +4,45 @@ Field descriptions are the documentation: `twbench schema` prints them as JSON S
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from twbench.model.crawling import (
+    LIBRARIES,
+    AiohttpSpec,
+    ClientEngine,
+    CrawlSpec,
+    HttpxSpec,
+    RequestsSpec,
+    Urllib3Spec,
+    Web,
+)
 from twbench.model.endings import ENDINGS, Departure
+from twbench.model.states import Side
+from twbench.model.tables import Mistake, Slug, Table, refuse, refuse_each
 from twbench.model.thresholds import is_comparison, mistake_in
 
 Family = Literal["ipv4", "ipv6"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _refuse(message: str) -> PydanticCustomError:
-    return PydanticCustomError("twbench", "{message}", {"message": message})
-
-
-_Mistake = tuple[tuple[str, ...], str]
-"""Where within a table it stands, and what is allowed there."""
-
-
-def _refuse_each(title: str, mistakes: Iterable[str | _Mistake]) -> None:
-    """Raise one error for each mistake, if there are any; a message alone is on the whole table."""
-    placed = [((), mistake) if isinstance(mistake, str) else mistake for mistake in mistakes]
-    errors = [
-        InitErrorDetails(type=_refuse(message), loc=place, input=None) for place, message in placed
-    ]
-    if errors:
-        raise ValidationError.from_exception_data(title, errors)
-
-
 def _power_of_two(buckets: int) -> int:
     if buckets.bit_count() != 1:
-        raise _refuse("allowed is a power of two")
+        raise refuse("allowed is a power of two")
     return buckets
 
 
 def _known_ending(kind: str) -> str:
     if kind not in ENDINGS:
-        raise _refuse(f"allowed is one of: {', '.join(ENDINGS)}")
+        raise refuse(f"allowed is one of: {', '.join(ENDINGS)}")
     return kind
-
-
-def _slug(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-        raise _refuse("allowed are lower-case letters, digits and hyphens, 64 at most")
-    return name
 
 
 def _figure(key: str) -> str:
     if mistake := mistake_in(key):
-        raise _refuse(mistake)
+        raise refuse(mistake)
     return key
 
 
@@ -71,15 +50,15 @@ def _comparisons(given: object) -> object:
     # the union of both would report each mistake twice
     texts = given if isinstance(given, list | tuple) else [given]
     if not texts or not all(is_comparison(text) for text in texts):
-        raise _refuse("allowed is a comparison with a number, as in '>= 100', or a list of them")
+        raise refuse("allowed is a comparison with a number, as in '>= 100', or a list of them")
     return tuple(given) if isinstance(given, list) else given
 
 
 def _sysctl_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_-]+)+", name):
-        raise _refuse('allowed is a sysctl by its kernel name, as in "net.ipv4.tcp_tw_reuse" = 1')
+        raise refuse('allowed is a sysctl by its kernel name, as in "net.ipv4.tcp_tw_reuse" = 1')
     if not re.fullmatch(r"net(\.[A-Za-z0-9_-]+){2,}", name):
-        raise _refuse(
+        raise refuse(
             "allowed is a name that starts with 'net.': only those belong to a network namespace"
         )
     return name
@@ -88,14 +67,8 @@ def _sysctl_name(name: str) -> str:
 def _sysctl_value(value: object) -> object:
     # the union of both would report each mistake twice
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _refuse("allowed is a string or an integer")
+        raise refuse("allowed is a string or an integer")
     return value
-
-
-class _Table(BaseModel):
-    """A TOML table: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Sysctls = dict[
@@ -108,7 +81,7 @@ Thresholds = dict[
 ]
 
 
-class ClientHosts(_Table):
+class ClientHosts(Table):
     """`[lab.client]`: the hosts of the fleet."""
 
     hosts: int = Field(1, ge=1, le=16, description="client hosts, each with a kernel of its own")
@@ -116,7 +89,7 @@ class ClientHosts(_Table):
     sysctl: Sysctls = Field(default_factory=dict, description="sysctls by their kernel names")
 
 
-class ServerHost(_Table):
+class ServerHost(Table):
     """`[lab.server]`: the host of the server."""
 
     addresses: int = Field(1, ge=1, le=200, description="addresses the server listens on")
@@ -130,7 +103,7 @@ _OWN_STACKS = frozenset({"veth", "wire"})
 _Buckets = Annotated[int, Field(ge=64, le=16_777_216), AfterValidator(_power_of_two)]
 
 
-class WireSpec(_Table):
+class WireSpec(Table):
     """`[lab.wire]`: what the wire does to the packets it carries; as it stands, nothing.
 
     First the rules decide about a packet as it comes onto the wire. What crosses is then lost or
@@ -155,7 +128,7 @@ class WireSpec(_Table):
     )
 
 
-class LabSpec(_Table):
+class LabSpec(Table):
     """`[lab]`: the hosts and the link between them."""
 
     link: Literal["veth", "wire", "loopback", "host"] = Field(
@@ -176,7 +149,7 @@ class LabSpec(_Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        wrong: list[str | _Mistake] = []
+        wrong: list[str | Mistake] = []
         if self.link == "host" and (self.client.sysctl or self.server.sysctl):
             wrong.append("link 'host' sets no sysctl: take 'veth' or 'loopback'")
         if self.link != "wire" and self.wire is not None:
@@ -190,10 +163,10 @@ class LabSpec(_Table):
             wrong.append("link 'host' has one IPv6 loopback address, ::1")
         if self.link == "loopback":
             wrong += self._torn_sysctls()
-        _refuse_each("lab", wrong)
+        refuse_each("lab", wrong)
         return self
 
-    def _torn_sysctls(self) -> Iterator[_Mistake]:
+    def _torn_sysctls(self) -> Iterator[Mistake]:
         """Give each sysctl that client and server want to have different values."""
         for name, value in self.client.sysctl.items():
             other = self.server.sysctl.get(name, value)
@@ -208,7 +181,7 @@ Engine = Literal["auto", "streams", "uring"]
 _ENGINE = "streams: asyncio; uring: io_uring; auto: io_uring where it can be had"
 
 
-class ServerSpec(_Table):
+class ServerSpec(Table):
     """`[server]`: the bundled HTTP/1.1 server."""
 
     engine: Engine = Field("auto", description=_ENGINE)
@@ -224,7 +197,7 @@ class ServerSpec(_Table):
     backlog: int = Field(4096, ge=1, le=65535, description="length of the accept queue, listen(2)")
 
 
-class EndingSpec(_Table):
+class EndingSpec(Table):
     """`[ending]`: who closes first, and how."""
 
     kind: Annotated[str, AfterValidator(_known_ending)] = Field(
@@ -237,7 +210,7 @@ class EndingSpec(_Table):
     )
 
 
-class Stage(_Table):
+class Stage(Table):
     """One leg of a ramp: from where the load stands, linearly, to the target given here."""
 
     duration_s: float = Field(gt=0, le=86_400, description="how long the leg takes")
@@ -245,7 +218,7 @@ class Stage(_Table):
     concurrency: int | None = Field(None, ge=0, le=100_000, description="target, closed load")
 
 
-class LoadSpec(_Table):
+class LoadSpec(Table):
     """`[load]`: how much, how long, and whether it waits for answers."""
 
     mode: Literal["closed", "open"] = Field(
@@ -276,7 +249,7 @@ class LoadSpec(_Table):
             if getattr(stage, wanted) is None or getattr(stage, other) is not None:
                 wrong.append(f"every stage of a load of mode '{self.mode}' has {wanted} alone")
                 break
-        _refuse_each("load", wrong)
+        refuse_each("load", wrong)
         return self
 
     @property
@@ -285,7 +258,7 @@ class LoadSpec(_Table):
         return self.duration_s or sum(stage.duration_s for stage in self.stages)
 
 
-class PoolSpec(_Table):
+class PoolSpec(Table):
     """`[client.pool]`: keep-alive. Without this table every request opens a connection."""
 
     size: int = Field(100, ge=1, le=100_000, description="connections of the whole fleet at most")
@@ -298,9 +271,12 @@ class PoolSpec(_Table):
     idle_expiry_s: float | None = Field(
         None, gt=0, le=86_400, description="the client closes what lay idle for so long"
     )
+    idle_per_site: int | None = Field(
+        None, ge=1, le=100_000, description="of a crawl: idle connections to one site at the most"
+    )
 
 
-class SocketOptions(_Table):
+class SocketOptions(Table):
     """`[client.socket]`: options set before connect, by their kernel names."""
 
     SO_LINGER: int | None = Field(None, ge=0, le=3600, description="linger time in seconds")
@@ -323,7 +299,7 @@ class SocketOptions(_Table):
     def _check(self) -> Self:
         window = self.IP_LOCAL_PORT_RANGE
         if window and window[0] > window[1]:
-            raise _refuse("IP_LOCAL_PORT_RANGE must be [low, high] with low <= high")
+            raise refuse("IP_LOCAL_PORT_RANGE must be [low, high] with low <= high")
         return self
 
     def given(self) -> dict[str, Any]:
@@ -331,10 +307,12 @@ class SocketOptions(_Table):
         return self.model_dump(exclude_none=True)
 
 
-class ClientSpec(_Table):
+class ClientSpec(Table):
     """`[client]`: the fleet."""
 
-    engine: Engine = Field("auto", description=_ENGINE)
+    engine: ClientEngine = Field(
+        "auto", description=f"{_ENGINE}; an HTTP library; or a coroutine, ./crawler.py:crawl"
+    )
     workers: int = Field(1, ge=1, le=16, description="processes on each client host")
     connect_timeout_s: float = Field(10, gt=0, le=600, description="own limit on connect")
     request_timeout_s: float = Field(30, gt=0, le=3600, description="own limit on an answer")
@@ -346,9 +324,19 @@ class ClientSpec(_Table):
     )
     pool: PoolSpec | None = Field(None, description="keep-alive; unset: a connection per request")
     socket: SocketOptions = SocketOptions()
+    crawl: CrawlSpec = CrawlSpec()
+    aiohttp: AiohttpSpec = AiohttpSpec()
+    httpx: HttpxSpec = HttpxSpec()
+    requests: RequestsSpec = RequestsSpec()
+    urllib3: Urllib3Spec = Urllib3Spec()
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether the engine is a coroutine of the user's, `FILE.py:NAME`."""
+        return ":" in self.engine
 
 
-class SamplingSpec(_Table):
+class SamplingSpec(Table):
     """`[sampling]`: how often the kernels are read."""
 
     ticks_per_s: float = Field(10, gt=0, le=100, description="reads of sockstat, snmp, netstat")
@@ -356,16 +344,15 @@ class SamplingSpec(_Table):
     after_s: float = Field(0, ge=0, le=3600, description="go on sampling after the load has ended")
 
 
-class Scenario(_Table):
+class Scenario(Table):
     """One run, whole."""
 
-    name: Annotated[str, AfterValidator(_slug)] = Field(
-        description="lower-case letters, digits and hyphens; names the results"
-    )
+    name: Slug = Field(description="lower-case letters, digits and hyphens; names the results")
     description: str = Field("", description="what the run is to show, for the reader")
     lab: LabSpec = LabSpec()
     server: ServerSpec = ServerSpec()
     ending: EndingSpec = EndingSpec()
+    web: Web | None = Field(None, description="sites to crawl; unset: one plain server")
     load: LoadSpec
     client: ClientSpec = ClientSpec()
     sampling: SamplingSpec = SamplingSpec()
@@ -380,11 +367,31 @@ class Scenario(_Table):
             for comparison in (given,) if isinstance(given, str) else given:
                 yield key, comparison
 
+    @property
+    def crawls(self) -> bool:
+        """Return whether the client is a crawler, whose library closes as it likes."""
+        engine = self.client.engine
+        return self.web is not None or engine in LIBRARIES or self.client.is_own
+
+    def for_foreign_client(self) -> Self:
+        """Return the same for a client whose closes nobody here chooses.
+
+        Unless the file says otherwise, the server then closes after its last answer, as servers do.
+        """
+        if "kind" in self.ending.model_fields_set:
+            return self
+        ending = self.ending.model_copy(update={"kind": "server-fin"})
+        return self.model_copy(update={"ending": ending})
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        found: list[str | _Mistake] = [*self._unending(), *self._lingering(), *self._unheld()]
+        if self.crawls:
+            # the model is frozen for everybody else
+            object.__setattr__(self, "ending", self.for_foreign_client().ending)
+        found: list[str | Mistake] = [*self._unending(), *self._lingering(), *self._unheld()]
         found += self._too_small_to_share()
-        _refuse_each("scenario", found)
+        found += self._uncrawlable() if self.crawls else ()
+        refuse_each("scenario", found)
         return self
 
     def _unending(self) -> Iterator[str]:
@@ -400,21 +407,48 @@ class Scenario(_Table):
                     f" server.keepalive_timeout_s, which must be below {key} ({limits[key]:g})"
                 )
 
-    def _lingering(self) -> Iterator[_Mistake]:
+    def _lingering(self) -> Iterator[Mistake]:
         """Refuse a client that would answer the server's FIN with RST: no ending is so."""
         passive = ENDINGS[self.ending.kind].client is Departure.PASSIVE_CLOSE
         if passive and self.client.socket.SO_LINGER == 0:
             what = "allowed is a time above 0: with 0 the client would reset what the server closed"
             yield ("client", "socket", "SO_LINGER"), f"{what}; 'client-rst' is a reset of its own"
 
-    def _unheld(self) -> Iterator[_Mistake]:
+    def _unheld(self) -> Iterator[Mistake]:
         """Refuse an ending that takes a link which can hold packets, on another link."""
         if ENDINGS[self.ending.kind].needs_wire and self.lab.link != "wire":
             others = ", ".join(name for name, ending in ENDINGS.items() if not ending.needs_wire)
             link = "allowed with lab.link = 'wire' alone, which can hold packets back"
             yield ("ending", "kind"), f"{link}; over '{self.lab.link}' it is one of: {others}"
 
-    def _too_small_to_share(self) -> Iterator[_Mistake]:
+    def _uncrawlable(self) -> Iterator[Mistake]:
+        """Give what no crawl can be told: its library decides it, or nothing would do it."""
+        side = ENDINGS[self.ending.kind].first
+        if side != {Side.SERVER} or not ENDINGS[self.ending.kind].answered:
+            names = (n for n, e in ENDINGS.items() if e.first == {Side.SERVER} and e.answered)
+            allowed = f"allowed is the server's part: {', '.join(names)}"
+            yield ("ending", "kind"), f"how a crawler closes is its library's choice; {allowed}"
+        if self.client.engine == "uring":
+            allowed = ", ".join(("auto", "streams", *LIBRARIES))
+            yield ("client", "engine"), f"with [web] allowed is one of: {allowed}"
+        if self.server.engine == "uring" and self.web:
+            yield ("server", "engine"), "sites are played by 'streams': allowed is auto or streams"
+        if self.load.mode != "closed":
+            yield ("load", "mode"), "a crawl has users who wait for answers: allowed is 'closed'"
+        if self.load.stages:
+            yield ("load", "stages"), "a crawl has one number of users: allowed is duration_s"
+        if self.lab.link == "host":
+            yield ("lab", "link"), "sites have names of their own: allowed is a link of own hosts"
+        if self.lab.client.addresses > 1:
+            yield (
+                ("lab", "client", "addresses"),
+                "a crawler's library chooses its source: allowed is 1",
+            )
+        if self.client.socket.given() or self.client.bind_before_connect:
+            what = "a crawler's library makes its sockets: allowed is nothing here"
+            yield ("client", "socket"), what
+
+    def _too_small_to_share(self) -> Iterator[Mistake]:
         """Give each bound of the whole fleet that leaves a worker without a share."""
         hosts, workers = self.lab.client.hosts, self.client.workers
         bounds: dict[tuple[str, ...], int] = {}

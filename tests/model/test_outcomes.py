@@ -17,7 +17,7 @@ from twbench.model.outcomes import (
     kind_of_key,
 )
 
-OURS = {"LATE", "EOF", "SHORT", "TIMEOUT", "PROTOCOL", "STATUS", "LIMIT", "CANCELLED"}
+OURS = {"LATE", "EOF", "SHORT", "TIMEOUT", "PROTOCOL", "STATUS", "REDIRECTS", "LIMIT", "CANCELLED"}
 LOOPBACK = "127.0.0.1"
 
 

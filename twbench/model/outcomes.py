@@ -3,9 +3,10 @@
 Beside the kernel's errno names stand some of our own for what is no system call's error: `EOF`
 (the peer's FIN came where an answer was due), `SHORT` (it came in the middle of one), `TIMEOUT`
 (our own limit, not the kernel's ETIMEDOUT), `PROTOCOL` (bytes that are no HTTP answer), `STATUS`
-(an answer that reports a failure), `LIMIT` (our own bound on attempts in flight), `LATE` (due, and
-not begun by the end of the load) and `CANCELLED` (cut off by the end of the run). A pair that the
-table does not list is `unknown`: counted and shown like any other, never swallowed.
+(an answer that reports a failure), `REDIRECTS` (one redirect after the other), `LIMIT` (our own
+bound on attempts in flight), `LATE` (due, and not begun by the end of the load) and `CANCELLED`
+(cut off by the end of the run). A pair that the table does not list is `unknown`: counted and shown
+like any other, never swallowed.
 """
 
 import errno as errno_numbers
@@ -85,6 +86,7 @@ _FRESH_OR_REUSED: tuple[tuple[str, str, Kind], ...] = (
     ("read", "CANCELLED", Kind(name="run_ended", meaning="cut off by the end of the run")),
     ("read", "SHORT", Kind(name="truncated_answer", meaning="FIN in the middle of an answer")),
     ("read", "PROTOCOL", Kind(name="malformed_answer", meaning="not the HTTP that was due")),
+    ("read", "REDIRECTS", Kind(name="redirect_loop", meaning="more redirects than are followed")),
     ("read", "STATUS", Kind(name="http_error", meaning="a status of 400 or above")),
     ("idle", "EOF", Kind(name="closed_while_idle", meaning="the server ended a pooled connection")),
     ("idle", "ECONNRESET", Kind(name="reset_while_idle", meaning="RST on a pooled connection")),

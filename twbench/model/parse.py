@@ -6,13 +6,15 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from twbench.model.errors import Problem, ScenarioError
 from twbench.model.scenario import Scenario
+
+T = TypeVar("T", bound=BaseModel)
 
 
 def load_scenario(path: Path, *, overrides: Iterable[str] = ()) -> Scenario:
@@ -21,25 +23,16 @@ def load_scenario(path: Path, *, overrides: Iterable[str] = ()) -> Scenario:
     Raises:
         ScenarioError: the file cannot be read, is no TOML, or has mistakes (all are listed).
     """
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        allowed = "allowed is a readable TOML file in UTF-8"
-        problem = Problem(key=str(path), found=reason, allowed=allowed)
-        raise ScenarioError(str(path), [problem]) from None
-    return parse_scenario(text, source=str(path), overrides=overrides)
+    return parse_scenario(read_text(path), source=str(path), overrides=overrides)
 
 
 def parse_scenario(text: str, *, source: str, overrides: Iterable[str] = ()) -> Scenario:
     """Parse TOML `text`; `source` names it in messages. Raises ScenarioError as above."""
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # beside TOMLDecodeError: numbers of thousands of digits, and nesting without end
-        problem = Problem(key="TOML", found=str(error), allowed="allowed is a TOML document")
-        raise ScenarioError(source, [problem]) from None
-    problems = [p for p in (_override(raw, item) for item in overrides) if p]
+    raw = parse_toml(text, source=source)
+    if several := next((key for key in ("contestant", "compare") if key in raw), None):
+        found, allowed = "a comparison", "allowed is one scenario; `twbench compare` takes this"
+        raise ScenarioError(source, [Problem(key=several, found=found, allowed=allowed)])
+    problems = [p for p in (override(raw, item) for item in overrides) if p]
     try:
         scenario = build_scenario(raw, source=source)
     except ScenarioError as error:
@@ -51,6 +44,32 @@ def parse_scenario(text: str, *, source: str, overrides: Iterable[str] = ()) -> 
 
 def build_scenario(raw: Mapping[str, Any], *, source: str) -> Scenario:
     """Validate a plain dict. Raises ScenarioError with every mistake found."""
+    return build_table(Scenario, raw, source=source)
+
+
+def read_text(path: Path) -> str:
+    """Return what is in a file. Raises ScenarioError where it cannot be read."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        allowed = "allowed is a readable TOML file in UTF-8"
+        problem = Problem(key=str(path), found=reason, allowed=allowed)
+        raise ScenarioError(str(path), [problem]) from None
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """Return the tree of a TOML document. Raises ScenarioError where it is none."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # beside TOMLDecodeError: numbers of thousands of digits, and nesting without end
+        problem = Problem(key="TOML", found=str(error), allowed="allowed is a TOML document")
+        raise ScenarioError(source, [problem]) from None
+
+
+def build_table(model: type[T], raw: Mapping[str, Any], *, source: str) -> T:
+    """Validate a plain dict as a table. Raises ScenarioError with every mistake found."""
     try:
         # a TOML date has no JSON, and no field takes NaN either
         text = json.dumps(raw, default=lambda _: math.nan)
@@ -59,13 +78,13 @@ def build_scenario(raw: Mapping[str, Any], *, source: str) -> Scenario:
         raise ScenarioError(source, [problem]) from None
     try:
         # strict JSON mode: "5" is no number and true is no 1, yet an array serves as a tuple
-        return Scenario.model_validate_json(text, strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        problems = [_problem(detail, raw) for detail in error.errors(include_url=False)]
+        problems = [_problem(detail, raw, model) for detail in error.errors(include_url=False)]
         raise ScenarioError(source, problems) from None
 
 
-def _override(raw: dict[str, Any], item: str) -> Problem | None:
+def override(raw: dict[str, Any], item: str) -> Problem | None:
     """Put one `--set key=value` into the raw tree; the value is TOML, or else a plain string."""
     key, equals, value = item.partition("=")
     parts = key.strip().split(".")
@@ -97,7 +116,7 @@ def _toml_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
     return document["value"] if len(document) == 1 else text
 
 
-def _problem(detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
+def _problem(detail: ErrorDetails, raw: Mapping[str, Any], model: type[BaseModel]) -> Problem:
     """Turn one pydantic error into a problem in the user's terms."""
     location = [*detail["loc"]]
     if location[-1:] == ["[key]"] and detail["type"] != "extra_forbidden":
@@ -106,7 +125,7 @@ def _problem(detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
     key = ".".join(str(part) for part in location) or "scenario"
     match detail["type"]:
         case "extra_forbidden":
-            return Problem(key=key, found="an unknown key", allowed=_suggestion(location))
+            return Problem(key=key, found="an unknown key", allowed=_suggestion(location, model))
         case "missing":
             return Problem(key=key, found="nothing", allowed="this key is required")
         case "json_invalid":
@@ -115,9 +134,8 @@ def _problem(detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
     return Problem(key=key, found=_found(raw, location), allowed=_IN_TOML.get(allowed, allowed))
 
 
-def _suggestion(location: list[int | str]) -> str:
-    """Say which keys a table has, the most similar one first."""
-    table: type[BaseModel] = Scenario
+def _suggestion(location: list[int | str], table: type[BaseModel]) -> str:
+    """Say which keys a table inside of `table` has, the most similar one first."""
     for part in location[:-1]:
         field = table.model_fields.get(str(part))
         candidates = [field.annotation, *get_args(field.annotation)] if field else []

@@ -395,7 +395,7 @@ class Scenario(Table):
         return self
 
     def _unending(self) -> Iterator[str]:
-        if self.ending.kind == "server-idle" and self.client.pool is None:
+        if self.ending.kind == "server-idle" and self.client.pool is None and not self.crawls:
             limits = {
                 "ending.hold_s": self.ending.hold_s,
                 "client.request_timeout_s": self.client.request_timeout_s,
@@ -429,8 +429,9 @@ class Scenario(Table):
             allowed = f"allowed is the server's part: {', '.join(names)}"
             yield ("ending", "kind"), f"how a crawler closes is its library's choice; {allowed}"
         if self.client.engine == "uring":
-            allowed = ", ".join(("auto", "streams", *LIBRARIES))
-            yield ("client", "engine"), f"with [web] allowed is one of: {allowed}"
+            engines = ", ".join(("auto", "streams", *LIBRARIES))
+            allowed = f"allowed is one of: {engines}; or a coroutine, as in './crawler.py:crawl'"
+            yield ("client", "engine"), f"with [web] {allowed}"
         if self.server.engine == "uring" and self.web:
             yield ("server", "engine"), "sites are played by 'streams': allowed is auto or streams"
         if self.load.mode != "closed":

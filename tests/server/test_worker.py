@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
+from twbench.model.crawling import Web
 from twbench.model.plans import ServerPlan
 from twbench.model.reports import ServerReport
 from twbench.model.scenario import EndingSpec, ServerSpec
+from twbench.model.sites import Sites
 from twbench.server.uring import NEEDED
 from twbench.uring.probe import Abilities, probe
 
@@ -121,9 +123,9 @@ def plan_of(*ports: int, ending: str = "server-fin", **server: object) -> Server
     )
 
 
-def fetch(port: int) -> bytes:
+def fetch(port: int, path: str = "/", *, host: str = "x") -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-        sock.sendall(LAST)
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = bytearray()
         while piece := sock.recv(65536):
             answer += piece
@@ -147,6 +149,29 @@ def test_server_serves_and_reports_and_stops(
     assert worker.process.wait(5) == 0
     assert (worker.total.accepted, worker.total.requests) == (5, 5)
     assert worker.total.departures == {"active_close": 5}
+
+
+def test_server_of_sites_plays_them_and_counts_its_redirects(start: Start, port: int) -> None:
+    web = Web(sites=2, pages=40, redirects=0.5)
+    sites = Sites(web, median_bytes=300, seed=9)
+    plan = plan_of(port, response_bytes=300).model_copy(update={"web": web, "seed": 9})
+    worker = start(plan)
+    why = "sites are played one by one"
+    assert worker.hear() == {"ready": {"engine": "streams", "loop": "uvloop", "why": why}}
+    redirects = 0
+    for number in range(20):
+        answer = fetch(port, f"/{number}", host="site-2.test")
+        goal = sites.page(1, number).redirects_to
+        if goal is None:
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert len(answer.partition(b"\r\n\r\n")[2]) == 300
+        else:
+            assert answer.startswith(b"HTTP/1.1 302 Found\r\n")
+            assert b"\r\nLocation: /%d\r\n" % goal in answer
+            redirects += 1
+    worker.hear_until(lambda total: total.departures.total() == 20)
+    assert (worker.total.requests, worker.total.redirected) == (20, redirects)
+    assert redirects
 
 
 def test_best_engine_is_chosen_and_the_reason_told(start: Start, port: int) -> None:

@@ -31,6 +31,9 @@ class Behaviour:
     answer: Callable[[bool], bytes]
     """Returns a whole answer; the argument says whether it is its connection's last."""
     by_url: bool = False
+    """Whether what is asked for decides; else every request is served alike."""
+    redirects: bool = False
+    """Whether the answer sends elsewhere."""
     request_timeout_s: float = 60.0
     """How long the first request may take to come."""
 
@@ -46,23 +49,33 @@ class Behaviour:
             keepalive_timeout_s=server.keepalive_timeout_s,
             keepalive_requests=server.keepalive_requests,
             answer=prepared.__getitem__,
-            by_url=plan.by_url,
+            by_url=plan.by_url or plan.web is not None,
         )
 
 
-def answer_head(body_bytes: int, last: bool, *, status: str = "200 OK") -> bytes:  # noqa: FBT001 - as `Behaviour.answer`
+def answer_head(
+    body_bytes: int,
+    last: bool,  # noqa: FBT001 - as `Behaviour.answer`
+    *,
+    status: str = "200 OK",
+    about: str = "Content-Type: text/plain",
+) -> bytes:
     """Return the head of an answer; `last` announces the end of the connection."""
     connection = "close" if last else "keep-alive"
     return (
-        f"HTTP/1.1 {status}\r\nServer: twbench\r\nContent-Type: text/plain\r\n"
+        f"HTTP/1.1 {status}\r\nServer: twbench\r\n{about}\r\n"
         f"Content-Length: {body_bytes}\r\nConnection: {connection}\r\n\r\n"
     ).encode()
 
 
 def answer(body_bytes: int, last: bool) -> bytes:  # noqa: FBT001 - as `Behaviour.answer`
     """Return a whole answer with a body of exactly `body_bytes`."""
-    body = (_LINE * (body_bytes // len(_LINE) + 1))[:body_bytes]
-    return answer_head(body_bytes, last) + body
+    return answer_head(body_bytes, last) + filler(body_bytes)
+
+
+def filler(size_bytes: int) -> bytes:
+    """Return plain text of exactly this size."""
+    return (_LINE * (size_bytes // len(_LINE) + 1))[:size_bytes]
 
 
 def without_body(whole: bytes) -> bytes:
@@ -81,7 +94,7 @@ def chosen_by_url(usual: Behaviour, url: bytes) -> Behaviour:
         asked = parse_qs(parts.query, keep_blank_values=True)
         query = {name: float(values[-1]) for name, values in asked.items()}
     except ValueError:
-        return _not_found(usual)
+        return not_found(usual)
     named = parts.path.strip("/")
     ending = named or usual.ending
     size = query.pop("bytes", None)
@@ -89,7 +102,7 @@ def chosen_by_url(usual: Behaviour, url: bytes) -> Behaviour:
     known = ending in BY_URL or ending == usual.ending
     fits = 0 <= (size or 0) <= _LARGEST_BODY and 0 <= delay_ms <= _LONGEST_DELAY_MS
     if query or not known or not fits or (size or 0) % 1:
-        return _not_found(usual)
+        return not_found(usual)
     requests = 1 if named and named != "server-idle" else usual.keepalive_requests
     chosen = replace(usual, ending=ending, delay_s=delay_ms / 1000, keepalive_requests=requests)
     if size is None:
@@ -97,5 +110,6 @@ def chosen_by_url(usual: Behaviour, url: bytes) -> Behaviour:
     return replace(chosen, answer=partial(answer, int(size)))
 
 
-def _not_found(usual: Behaviour) -> Behaviour:
+def not_found(usual: Behaviour) -> Behaviour:
+    """Return the behaviour towards a request for what there is not."""
     return replace(usual, answer=partial(answer_head, 0, status="404 Not Found"))

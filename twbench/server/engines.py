@@ -16,6 +16,7 @@ from twbench.server.behaviour import Behaviour
 from twbench.server.http import Listener
 from twbench.server.ledger import Ledger
 from twbench.server.uring import NEEDED, UringServer, slots_for
+from twbench.server.web import SiteListener, WebAnswers
 from twbench.uring.errors import RingRefusedError
 from twbench.uring.probe import probe
 
@@ -55,6 +56,7 @@ class Streams:
         """Know the plan, and why it is carried this way."""
         self.why = why
         self._plan = plan
+        self._web = WebAnswers(plan.web, plan) if plan.web else None
         self._listeners: list[Listener | AbruptListener] = []
         self._over = asyncio.Event()
 
@@ -66,10 +68,15 @@ class Streams:
             abrupt = AbruptListener(sock, ledger, crash=crash, hold_s=plan.ending.hold_s)
             self._listeners.append(abrupt)
             return
-        listener = Listener(Behaviour.of(plan), ledger)
+        listener = self._listener(ledger)
         loop = asyncio.get_running_loop()
         await loop.create_server(listener, sock=sock, backlog=plan.server.backlog)
         self._listeners.append(listener)
+
+    def _listener(self, ledger: Ledger) -> Listener:
+        if self._web is None:
+            return Listener(Behaviour.of(self._plan), ledger)
+        return SiteListener(self._web, ledger)
 
     async def run(self) -> None:
         """Wait for `close`: the loop does the rest."""
@@ -148,6 +155,8 @@ def _why_no_ring(plan: ServerPlan) -> str | None:
     """Return one sentence on why a plan cannot be carried by a ring, or None."""
     if plan.ending.kind in _UNREAD:
         return f"the ending {plan.ending.kind!r} takes sockets that are never read"
+    if plan.web:
+        return "sites are played one by one"
     if plan.by_url:
         return "answers that URLs choose are made one by one"
     return probe().why_not(NEEDED)

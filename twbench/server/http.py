@@ -228,8 +228,8 @@ class HttpConnection(asyncio.Protocol):
         if self._last:
             return
         behaviour = self._listener.behaviour
-        if behaviour.by_url and url != b"/":
-            behaviour = chosen_by_url(behaviour, url)
+        if behaviour.by_url:
+            behaviour = self.chosen(behaviour, url)
         self._behaviour = behaviour
         self._requests += 1
         self._listener.ledger.report.requests += 1
@@ -242,6 +242,10 @@ class HttpConnection(asyncio.Protocol):
         self._promise(Due(answer, behaviour.ending, self._last, behaviour.delay_s))
 
     # answers
+
+    def chosen(self, usual: Behaviour, url: bytes) -> Behaviour:
+        """Return what the request that has just come asks for."""
+        return usual if url == b"/" else chosen_by_url(usual, url)
 
     def _promise(self, due: Due) -> None:
         self.deadline_s = float("inf")
@@ -362,9 +366,9 @@ class HttpConnection(asyncio.Protocol):
     def _on_idle(self) -> None:
         """Close if idle for long enough; else look again when it could be."""
         left_s = self._idle_left_s()
-        if self._last:
-            self._idle_timer = None
-        elif self._due or left_s > 0:
+        if self._last or self._due:
+            self._idle_timer = None  # the next answer sets it again
+        elif left_s > 0:
             self._watch_idle(max(left_s, _UNSENT_POLL_S))
         else:
             self.leave()

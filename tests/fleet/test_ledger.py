@@ -62,3 +62,10 @@ def test_errors_of_connections_are_no_failed_attempts() -> None:
     report = ledger.take(1)
     assert report.connection_errors == {"idle:EOF:closed_while_idle": 1}
     assert not report.errors
+
+
+def test_each_tick_has_the_processor_time_since_the_one_before() -> None:
+    ledger = Ledger()
+    ledger.cpu_ns = 1_000
+    ticks = [ledger.take(10, cpu_ns=1_400), ledger.take(20, cpu_ns=1_500), ledger.take(30)]
+    assert [tick.cpu_ns for tick in ticks] == [400, 100, 0]

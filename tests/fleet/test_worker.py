@@ -140,12 +140,15 @@ async def test_worker_carries_out_its_plan_and_says_so(
     endpoint, listener = await bundled(delay_ms=20)
     worker = await start(*arguments)
     load = {"concurrency": 4, "duration_s": 5, "requests": 60}
+    begun_ns = time.monotonic_ns()
     ready = await worker.begin(plan(endpoint, load=load, client={"engine": engine}))
     assert ready.pop("why")
     assert ready == {"engine": engine, "loop": loop}
     assert await worker.finish() == 0
     assert worker.done
     assert worker.reports >= 3, "one report a tick of 0.1 s"
+    # a process of one thread cannot have used more than there was
+    assert 0 < worker.total.cpu_ns < time.monotonic_ns() - begun_ns
     assert (worker.total.attempted, worker.total.ok) == (60, 60)
     assert listener.ledger.report.requests == 60
 

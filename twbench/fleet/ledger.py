@@ -19,6 +19,8 @@ class Ledger:
     def __init__(self) -> None:
         """Open the books, all zero."""
         self.report = FleetReport()
+        self.cpu_ns = 0
+        """Processor time that the process had used when the current tick began."""
         self.connect_ns: list[int] = []
         self.request_ns: list[int] = []
         self.intended_ns: list[int] = []
@@ -42,10 +44,15 @@ class Ledger:
         """Book what an idle or closing connection saw; no attempt fails by it."""
         self.report.connection_errors[error_key(phase, error)] += 1
 
-    def take(self, now_ns: int) -> FleetReport:
-        """Close the tick: return its report and begin the next."""
+    def take(self, now_ns: int, *, cpu_ns: int = 0) -> FleetReport:
+        """Close the tick: return its report and begin the next.
+
+        `cpu_ns` is the processor time that the process has used by now; 0: it was not asked for.
+        """
         report, self.report = self.report, FleetReport()
         report.t_ns = now_ns
+        if cpu_ns:
+            report.cpu_ns, self.cpu_ns = cpu_ns - self.cpu_ns, cpu_ns
         latencies_ns = (self.connect_ns, self.request_ns, self.intended_ns)
         for name, values in zip(LATENCIES, latencies_ns, strict=True):
             if values:

@@ -44,12 +44,13 @@ async def _main() -> None:
     command = (await lines.readline()).split()
     if command[:1] != [b"start"]:
         return
+    ledger.cpu_ns = time.process_time_ns()
     ticker = asyncio.create_task(_tick(ledger))
     stopper = asyncio.create_task(_stop_on_command(lines, engine))
     await engine.run(int(command[1]))
     ticker.cancel()
     stopper.cancel()
-    say(ledger.take(time.monotonic_ns()).as_json())
+    say(ledger.take(time.monotonic_ns(), cpu_ns=time.process_time_ns()).as_json())
     say({"done": True})
 
 
@@ -67,7 +68,7 @@ def _on_ring(plan: FleetPlan, ledger: Ledger) -> tuple[uring.Uring | None, str]:
 async def _tick(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(_TICK_S)
-        say(ledger.take(time.monotonic_ns()).as_json())
+        say(ledger.take(time.monotonic_ns(), cpu_ns=time.process_time_ns()).as_json())
 
 
 async def _stop_on_command(lines: asyncio.StreamReader, engine: Streams | uring.Uring) -> None:

@@ -45,6 +45,7 @@ LINKS: dict[Link, tuple[str, ...]] = {
 COMMANDS: dict[str, tuple[str, ...]] = {
     "demo": LINKS[Link.VETH],
     **{f"run, link = '{link.value}'": needs for link, needs in LINKS.items()},
+    "exec, crawls": (*LINKS[Link.VETH], "own_names"),
     "trace, claims": LINKS[Link.WIRE],
     "watch": (),
     "serve, forecast, report, schema": (),
@@ -163,6 +164,12 @@ _ATTEMPTS: dict[str, _Attempt] = {
         title="packet sockets on a host",
         works="link = 'wire', `trace` and `claims` can see, hold and make packets",
         refused="no packet can be seen or made: link = 'wire', `trace` and `claims` do not work",
+        status=Status.WARN,
+    ),
+    "own_names": _Attempt(
+        title="names on a host",
+        works="programs and crawlers find the server and its sites by name",
+        refused="mounts are refused: `exec` and crawls do not work",
         status=Status.WARN,
     ),
     "sock_diag": _Attempt(

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -107,18 +108,36 @@ class Lab:
         finally:
             self._end()
 
-    def command(self, host: str, argv: Sequence[str]) -> tuple[list[str], tuple[int, ...]]:
+    def command(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        hosts: Path | None = None,
+        privileged: bool = True,
+    ) -> tuple[list[str], tuple[int, ...]]:
         """Return `argv` made to run on `host`, and the descriptors to pass on as `pass_fds`.
 
         For `subprocess.Popen` and `asyncio.create_subprocess_exec`, in this process: the command
         is killed when its starter dies. It shares the starter's terminal and so its Ctrl-C; pass
         `start_new_session=True` to decide yourself how it ends.
+
+        The command sees the file `hosts` as /etc/hosts. Unless it is `privileged`, it runs as the
+        caller, and can change nothing of the lab: its links, addresses, sysctls and mounts.
+
+        LabError where `hosts` is asked for over link 'host', which has no namespaces of its own.
         """
+        if hosts is not None and self.plan.link is Link.HOST:
+            raise LabError(
+                f"names of its own on {host}", remedy="a link other than 'host', as 'veth'"
+            )
         network = self._networks.get(self.hosts[host].stack)
         user = self._user
         head = [sys.executable, "-I", "-S", enter.__file__]
         for option, descriptor in (("--user", user), ("--net", network)):
             head += [option, "-" if descriptor is None else str(descriptor)]
+        head += [] if hosts is None else ["--hosts", str(hosts)]
+        head += [] if privileged else ["--privileges", "none"]
         passed = tuple(each for each in (user, network) if each is not None)
         return [*head, "--parent", str(os.getpid()), "--", *argv], passed
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from twbench.lab.enter import HOSTS, cover_hosts, lock_sysctls, own_mounts
 from twbench.lab.namespaces import effective_capabilities, leave_machine, own_user_namespace
 from twbench.lab.sysctls import path_of, read_sysctls, write_sysctls
 from twbench.model.errors import LabError
@@ -156,6 +157,12 @@ def _packet_socket() -> None:
     socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
 
 
+def _own_names() -> None:
+    own_mounts()
+    cover_hosts(HOSTS)
+    lock_sysctls()
+
+
 def _sock_diag() -> None:
     """Ask for a dump of IPv4 TCP sockets (sock_diag(7)) and read the type of the first answer."""
     netlink_sock_diag, by_family, request_dump, error_type = 4, 20, 0x301, 2
@@ -183,10 +190,11 @@ ATTEMPTS: dict[str, Callable[[], None]] = {
     "sysctl": _sysctl,
     "veth": _veth,
     "packet_socket": _packet_socket,
+    "own_names": _own_names,
 }
 """Each ability and how it is tried, in this order."""
 
-_INSIDE = {"sysctl", "veth", "packet_socket"}
+_INSIDE = {"sysctl", "veth", "packet_socket", "own_names"}
 """What would leave something behind if it were tried in the machine's own namespace."""
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import deque
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from twbench.forecast import (
     Scan,
     Stage,
     predict,
+    predict_capacity,
 )
 
 WHOLE_RANGE = PortBudget()
@@ -235,3 +237,10 @@ def test_closed_form_agrees_with_opening_one_connection_after_another(
         assert abs(simulated.cliff_after_s - forecast.cliff_after_s) <= step_s
     assert forecast.time_wait_peak is not None
     assert abs(simulated.time_wait_peak - forecast.time_wait_peak) <= 2
+
+
+def test_where_nobody_knows_who_closes_only_the_ports_are_foretold() -> None:
+    known = dataclasses.asdict(predict_capacity(PortBudget(destinations=2)))
+    assert known.pop("capacity") == 2 * 28_232
+    assert known.pop("capacity_per_destination") == 28_232
+    assert set(known.values()) == {None}

@@ -212,3 +212,70 @@ def test_lines_alone_give_the_same_sums(run: Run) -> None:
     assert "peak TIME_WAIT, client: 64" in text
     assert "peak TIME_WAIT, server: 0" in text
     assert "missing" not in text
+
+
+FOREIGN: Summary = {
+    "foreign": True,
+    "rates": {
+        "requests_per_s": 1234.5,
+        "connections_per_s": 20.0,
+        "connections_per_request": 0.0162,
+        "client_cpu_us_per_request": 119.2,
+    },
+}
+
+
+def test_crawl_is_told_in_pages_with_what_each_cost(summary: Summary) -> None:
+    summary |= FOREIGN
+    summary["outcomes"]["silent_retries"] = 37
+    text = text_of(render_summary(summary))
+    assert "the client closes as it likes" in text
+    assert row(text, "100") == [
+        *("100", "64", "36", "0", "37"),
+        *("1,234.5", "119.2", "20.0", "0.0162", "0.5"),
+    ]
+    assert "CPU µs/page" in text
+    # nobody can foretell it
+    assert "sustainable" not in text
+    assert row(text, "TIME_WAIT, peak of this load") == ["TIME_WAIT, peak of this load", "64"]
+    assert row(text, "ports in use towards one destination, peak")[1] == "64 of 64"
+
+
+def test_program_is_named_with_its_end_and_nothing_is_said_of_what_it_alone_knows(
+    summary: Summary,
+) -> None:
+    summary |= FOREIGN | {
+        "program": {
+            "argv": ["wrk", "-H", "Connection: close"],
+            "exit_status": 143,
+            "cpu_s": 1.257,
+            "elapsed_s": 8.004,
+            "ended_by": "duration",
+        }
+    }
+    summary["outcomes"]["silent_retries"] = None
+    summary["latency_ms"] = dict.fromkeys(summary["latency_ms"])
+    text = text_of(render_summary(summary))
+    assert "program: wrk -H 'Connection: close'\n" in text.replace(" \n", "\n").replace(" " * 8, "")
+    assert "ended by duration, status 143, after 8.00 s, of the processor 1.26 s" in text
+    assert "CPU µs/request" in text
+    assert row(text, "1,234.5")[:2] == ["1,234.5", "119.2"]
+    assert "attempted" not in text.split("hosts")[0]
+    assert "latency" not in text
+
+
+def test_figures_that_nobody_knows_are_called_unknown(summary: Summary) -> None:
+    summary |= FOREIGN
+    summary["rates"] = FOREIGN["rates"] | dict.fromkeys(
+        ("connections_per_request", "client_cpu_us_per_request")
+    )
+    summary["outcomes"]["silent_retries"] = None
+    assert row(text_of(render_summary(summary)), "100")[4:10] == [
+        *("unknown", "1,234.5", "unknown", "20.0", "unknown", "0.5"),
+    ]
+
+
+def test_foreign_run_stands_beside_others_without_a_forecast(summary: Summary) -> None:
+    text = text_of(render_comparison([summary, summary | FOREIGN]))
+    assert row(text, "who closes first")[1:] == ["client", "whoever likes"]
+    assert row(text, "ports exhausted: forecast")[2] == "unknown"

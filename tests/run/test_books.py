@@ -57,6 +57,14 @@ def test_tick_brings_time_wait_and_all_entries_into_it() -> None:
     assert books.last.counters["TcpActiveOpens"] == 99
 
 
+def test_connects_of_the_last_second_are_counted_whatever_the_pace_of_the_ticks() -> None:
+    books = StackBooks()
+    assert books.opened_per_s == 0
+    for t_s, opened in ((0, 0), (1, 10), (1.5, 60), (2, 61)):
+        books.hear(tick(t_s, waiting=0, TcpActiveOpens=opened))
+    assert books.opened_per_s == 61 - 10
+
+
 def test_looks_leave_the_most_sockets_of_each_state_and_the_most_ports() -> None:
     books = StackBooks()
     books.hear(look({"client": {"ESTABLISHED": 5, "TIME_WAIT": 1}}, ports={"a": 6, "b": 2}))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from twbench.lab.lab import Lab
+from twbench.lab.names import hosts_text
 from twbench.lab.plan import LabPlan, Link
 from twbench.model.errors import LabError
 from twbench.model.plans import ServerPlan
@@ -261,6 +262,25 @@ async def test_terminals_ctrl_c_does_not_reach_the_processes(lab: Lab, script: S
     ready = await child.start(lab, "scripted", b"plan\n")
     await child.finish(within_s=5)
     assert ready["pid"] != os.getpgid(0)
+
+
+@pytest.mark.namespaces
+async def test_crawling_worker_has_names_of_its_own_and_no_rights_over_the_lab(
+    script: Script, tmp_path: Path
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(hosts_text({"site-1.test": "198.19.0.1"}))
+    script(
+        "import json, socket; from pathlib import Path\n"
+        "status = dict(l.split(':', 1) for l in Path('/proc/self/status').open())\n"
+        "at = socket.getaddrinfo('site-1.test', 80)[0][4][0]\n"
+        "print(json.dumps({'ready': {'at': at, 'rights': int(status['CapEff'], 16) >> 12 & 1}}))\n"
+    )
+    with Lab(LabPlan()) as lab:
+        child = Child("the worker", "client", Heard().hear)
+        ready = await child.start(lab, "scripted", b"plan\n", hosts=hosts)
+        await child.finish(within_s=5)
+    assert ready == {"at": "198.19.0.1", "rights": 0}
 
 
 async def test_process_that_was_never_started_has_nothing_to_finish() -> None:

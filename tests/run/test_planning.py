@@ -18,6 +18,8 @@ from twbench.run.planning import (
     port_range,
     predict_scenario,
     server_plan,
+    site_addresses,
+    worker_module,
 )
 
 RANGE = "net.ipv4.ip_local_port_range"
@@ -116,6 +118,48 @@ def test_server_knows_how_many_connections_there_may_be_at_once(
 ) -> None:
     asked = scenario(load=load, client={"pool": pool} if pool else {})
     assert server_plan(asked, lab_plan(asked)).connections == most
+
+
+def crawl(**tables: object) -> Scenario:
+    return scenario(
+        **{"load": {"concurrency": 8, "duration_s": 5, "seed": 7}, "web": {"sites": 3}} | tables
+    )
+
+
+def test_server_is_told_of_its_sites_and_nobody_knows_how_often_a_crawler_connects() -> None:
+    asked = crawl()
+    plan = server_plan(asked, lab_plan(asked))
+    assert (plan.web, plan.seed, plan.connections) == (asked.web, 7, 0)
+    usual = scenario(load=CLOSED)
+    assert server_plan(usual, lab_plan(usual), foreign=True).connections == 0
+
+
+def test_sites_lie_round_robin_at_the_servers_endpoints() -> None:
+    asked = crawl(web={"sites": 5}, lab={"server": {"addresses": 2, "ports": [80, 81]}})
+    one, other = lab_plan(asked).server.addresses
+    assert site_addresses(asked, lab_plan(asked)) == {
+        "server.test": one,
+        "site-1.test": one,
+        "site-2.test": one,
+        "site-3.test": other,
+        "site-4.test": other,
+        "site-5.test": one,
+    }
+    assert site_addresses(scenario(), lab_plan(scenario())).keys() == {"server.test"}
+
+
+def test_crawlers_have_workers_of_their_own() -> None:
+    library = {"client": {"engine": "httpx"}}
+    assert worker_module(crawl()) == worker_module(crawl(**library)) == "twbench.crawl.worker"
+    assert worker_module(scenario()) == "twbench.fleet.worker"
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_of_a_foreign_client_only_the_ports_are_foretold(*, foreign: bool) -> None:
+    asked = scenario(load=CLOSED) if foreign else crawl()
+    found = predict_scenario(asked, {}, rate_per_s=50, foreign=foreign)
+    assert (found.capacity, found.capacity_per_destination) == (28_232, 28_232)
+    assert found.time_wait_peak is found.exhausted_after_s is found.sustainable_rate_per_s is None
 
 
 @given(

@@ -17,16 +17,16 @@ PORTS = (40000, 40099)
 LOAD = {"mode": "open", "rate_per_s": 10, "duration_s": 4}
 
 
-def tick(stack: str, waiting: int) -> TickSample:
+def tick(stack: str, waiting: int, *, t_s: float = 0, **counters: int) -> TickSample:
     return TickSample(
         stack=stack,
-        t_ns=0,
+        t_ns=round(t_s * 1e9),
         lateness_ns=0,
         cost_ns=0,
         source="proc",
         missed=0,
         sockstat={"tw": waiting},
-        counters={},
+        counters=counters,
     )
 
 
@@ -112,3 +112,10 @@ def test_rates_and_latencies_are_of_the_last_second() -> None:
     assert found.latency_p50_ms == pytest.approx(2, rel=0.001)
     assert found.errors == {"connect:ECONNREFUSED:refused": 1, "idle:EOF:closed_while_idle": 2}
     assert found.event == "something"
+
+
+def test_client_without_books_has_the_connections_that_its_kernel_began() -> None:
+    ticks = [tick("client", 0, t_s=t_s, TcpActiveOpens=round(40 * t_s)) for t_s in (0, 0.5, 1, 1.5)]
+    assert progress(*ticks).connections_per_s == 40
+    own = FleetReport(t_ns=time.monotonic_ns(), established=3)
+    assert progress(*ticks, report=own).connections_per_s == 3

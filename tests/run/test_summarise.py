@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from twbench.model.parse import build_scenario
-from twbench.model.reports import FleetReport
+from twbench.model.reports import FleetReport, ServerReport
 from twbench.run.books import Books
 from twbench.run.planning import lab_plan
 from twbench.run.summarise import Notes, check_threshold, summarise_run
@@ -53,7 +53,10 @@ def look(stack: str, t_s: float, states: dict[str, dict[str, int]]) -> LookSampl
 def summarise(
     *samples: TickSample | LookSample,
     fleet: FleetReport | None = None,
+    server: ServerReport | None = None,
     load_s: float = 10,
+    foreign: bool = False,
+    program: dict[str, Any] | None = None,
     **tables: object,
 ) -> dict[str, Any]:
     """Return the summary of a run in which these were read and reported."""
@@ -64,6 +67,7 @@ def summarise(
     for sample in samples:
         books.stacks[sample.stack].hear(sample)
     books.hear_fleet(plan.clients[0].name, fleet or FleetReport())
+    books.server.add(server or ServerReport())
     return summarise_run(
         scenario=scenario,
         plan=plan,
@@ -74,7 +78,9 @@ def summarise(
         notes=Notes(
             warnings=("beware",),
             events=[{"t_s": 1.5, "event": "something happened", "detail": ""}],
+            program=program,
         ),
+        foreign=foreign,
     )
 
 
@@ -82,8 +88,15 @@ def test_time_wait_has_a_peak_an_end_and_a_time_near_its_peak() -> None:
     curve = [(0, 0), (1, 95), (2, 100), (3, 90), (5, 89), (6, 10)]
     found = summarise(*(tick("client", t_s, count) for t_s, count in curve))
     # from 1 s, when 90 % of the peak were there, to 5 s, when they no longer were
-    assert found["hosts"]["client"]["time_wait"] == {"peak": 100, "end": 10, "held_s": 4.0}
-    assert found["hosts"]["server"]["time_wait"] == {"peak": 0, "end": 0, "held_s": 0.0}
+    none = {"peak": 0, "steady": None, "end": 0, "held_s": 0.0}
+    assert found["hosts"]["client"]["time_wait"] == none | {
+        "peak": 100,
+        # the median of those from 5 s to 10 s, the second half of the load
+        "steady": 49.5,
+        "end": 10,
+        "held_s": 4.0,
+    }
+    assert found["hosts"]["server"]["time_wait"] == none
 
 
 def test_stack_that_was_never_at_time_wait_held_nothing() -> None:
@@ -99,7 +112,12 @@ def test_shared_stack_has_its_time_wait_from_looks_which_tell_the_sides_apart() 
         lab={"link": "loopback"},
     )
     hosts = found["hosts"]
-    assert hosts["client"]["time_wait"] == {"peak": 31, "end": 31, "held_s": 1.0}
+    assert hosts["client"]["time_wait"] == {
+        "peak": 31,
+        "steady": None,
+        "end": 31,
+        "held_s": 1.0,
+    }
     assert hosts["server"]["time_wait"]["peak"] == 20
     assert hosts["client"]["states_peak"] == {"TIME_WAIT": 31}
 
@@ -152,6 +170,7 @@ def test_rates_are_of_the_time_for_which_load_was_offered() -> None:
         "connections_per_s": 2.5,
         "requests_per_s": 10.0,
         "connections_per_request": 0.25,
+        "client_cpu_us_per_request": None,
     }
 
 
@@ -161,6 +180,7 @@ def test_run_that_was_cut_off_before_its_load_has_rates_of_nothing() -> None:
         "connections_per_s": 0.0,
         "requests_per_s": 0.0,
         "connections_per_request": None,
+        "client_cpu_us_per_request": None,
     }
     assert found["latency_ms"] == dict.fromkeys(("connect", "request", "request_from_intended"))
 
@@ -172,6 +192,48 @@ def test_closed_load_is_forecast_from_the_rate_it_turned_out_to_have() -> None:
     assert found["from_measured_rate"]
     assert found["predicted"]["time_wait_steady"] == pytest.approx(20 * 60)
     assert not summarise(fleet=fleet)["forecast"]["from_measured_rate"]
+
+
+CRAWL: dict[str, Any] = {
+    "load": {"concurrency": 4, "duration_s": 10},
+    "client": {"engine": "aiohttp"},
+}
+
+
+def test_foreign_client_has_the_servers_connections_and_no_forecast() -> None:
+    fleet = FleetReport(attempted=10, ok=10, cpu_ns=2_000_000)
+    found = summarise(
+        tick("client", 9, 3),
+        tick("server", 9, 4),
+        fleet=fleet,
+        server=ServerReport(accepted=5, requests=12, redirected=1),
+        foreign=True,
+        **CRAWL,
+    )
+    assert found["foreign"]
+    assert found["rates"] == {
+        "connections_per_s": 0.5,
+        "requests_per_s": 1.0,
+        "connections_per_request": 0.5,
+        "client_cpu_us_per_request": 200.0,
+    }
+    assert found["outcomes"]["silent_retries"] == 1
+    forecast = found["forecast"]
+    assert not forecast["from_measured_rate"]
+    assert {name for name, value in forecast["predicted"].items() if value is not None} == {
+        "capacity",
+        "capacity_per_destination",
+    }
+    assert forecast["measured"]["time_wait_peak"] == 7
+    names = [identity["name"] for identity in found["audit"]["identities"]]
+    assert "server: accepted = departed" in names
+    assert not any(name.startswith("fleet: established") for name in names)
+
+
+def test_program_is_in_the_summary_where_there_was_one() -> None:
+    program = {"argv": ["true"], "exit_status": 0, "cpu_s": 0.5, "elapsed_s": 1.0}
+    assert summarise(foreign=True, program=program, **CRAWL)["program"] == program
+    assert "program" not in summarise()
 
 
 def test_warnings_are_kept() -> None:

@@ -57,6 +57,11 @@ class StackAccount:
         return self.fleet.crossed + self.server.crossed
 
     @property
+    def aborts(self) -> int:
+        """Return the closes that the kernel carried out as a reset, whatever they were meant as."""
+        return self.count("TcpExtTCPAbortOnClose") + self.count("TcpExtTCPAbortOnData")
+
+    @property
     def unforeseen_resets(self) -> int:
         """Return closes that the kernel turned into a reset, though the application meant a FIN.
 
@@ -64,8 +69,15 @@ class StackAccount:
         or linger was 0, which is what the application's own resets count as. Resets that were
         booked and never happened are no effect of this kind: they stay in the residual.
         """
-        aborts = self.count("TcpExtTCPAbortOnClose") + self.count("TcpExtTCPAbortOnData")
-        return max(0, aborts - self.departed(Departure.ACTIVE_RESET))
+        return max(0, self.aborts - self.departed(Departure.ACTIVE_RESET))
+
+    @property
+    def untaken_resets(self) -> int:
+        """Return the resets of this side's that no close of a socket here brought about.
+
+        A TIME_WAIT sent them, or the peer's RST was there before.
+        """
+        return max(0, self.departed(Departure.ACTIVE_RESET) - self.aborts)
 
     def expired(self, removed: int) -> tuple[int, int]:
         """Return at least and at most how many TIME_WAIT had expired by the last tick.
@@ -111,6 +123,8 @@ class Account:
     stacks: tuple[StackAccount, ...]
     promised: bool = True
     """False where other programs share the counters, so that nothing can be held to balance."""
+    foreign: bool = False
+    """Whether the client closes as it likes, and keeps no books of its connections."""
 
     @property
     def fleet(self) -> FleetReport:

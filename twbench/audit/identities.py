@@ -6,53 +6,17 @@ way: their term is what the identity needs, up to that bound, which is told with
 remains is the residual, and it is shown.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from twbench.audit.account import Account, StackAccount
+from twbench.audit.foreign import foreign_identities
+from twbench.audit.identity import Identity, identity
 from twbench.model.endings import Departure
 from twbench.model.outcomes import Phase
 from twbench.model.reports import FleetReport, ServerReport
 from twbench.model.states import Side
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
-    """left = right + terms; `residual` is what is left over."""
-
-    name: str
-    left: int
-    right: int
-    """The other figure, with the terms added."""
-    terms: Mapping[str, int] = field(default_factory=dict)
-    """Named effects that are part of `right`, each with its sign."""
-    bounds: Mapping[str, int] = field(default_factory=dict)
-    """Of the effects that are known only to be no larger than this: how large at the most."""
-
-    @property
-    def residual(self) -> int:
-        """Return left minus right."""
-        return self.left - self.right
-
-    @property
-    def explained(self) -> str:
-        """Return the terms in words."""
-        return "; ".join(
-            f"{value:+d} {name}"
-            + (f" (at most {self.bounds[name]})" if name in self.bounds else "")
-            for name, value in self.terms.items()
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the identity as summary.json has it."""
-        return {
-            "name": self.name,
-            "left": self.left,
-            "right": self.right,
-            "residual": self.residual,
-            "explained": self.explained,
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +43,9 @@ class Audit:
 
 def audit(account: Account) -> Audit:
     """Draw up every identity of a run."""
+    if account.foreign:
+        found = tuple(foreign_identities(account))
+        return Audit(identities=found, promised=account.promised)
     identities = [*_fleet(account)]
     for stack in account.stacks:
         if Side.CLIENT in stack.sides:
@@ -91,32 +58,15 @@ def audit(account: Account) -> Audit:
     return Audit(identities=tuple(identities), promised=account.promised)
 
 
-def _identity(
-    name: str, left: int, right: int, *, bounds: Mapping[str, int] | None = None, **terms: int
-) -> Identity:
-    named = {_words(key): value for key, value in terms.items() if value}
-    return Identity(
-        name=name,
-        left=left,
-        right=right + sum(named.values()),
-        terms=named,
-        bounds={_words(key): bound for key, bound in (bounds or {}).items()},
-    )
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")
-
-
 def _fleet(account: Account) -> Iterator[Identity]:
     fleet, server = account.fleet, account.server
     failed = sum(fleet.errors.values())
-    yield _identity("fleet: attempted = ok + errors", fleet.attempted, fleet.ok + failed)
-    yield _identity(
+    yield identity("fleet: attempted = ok + errors", fleet.attempted, fleet.ok + failed)
+    yield identity(
         "fleet: established = departed", fleet.established, sum(fleet.departures.values())
     )
     waiting = sum(stack.accept_queue_end for stack in account.stacks)
-    yield _identity(
+    yield identity(
         "fleet: established = server: accepted",
         fleet.established,
         server.accepted,
@@ -125,7 +75,7 @@ def _fleet(account: Account) -> Iterator[Identity]:
 
 
 def _active_opens(stack: StackAccount) -> Identity:
-    return _identity(
+    return identity(
         f"{stack.name}: TcpActiveOpens = connects whose SYN left",
         stack.count("TcpActiveOpens"),
         stack.fleet.connects - stack.fleet.not_sent,
@@ -133,7 +83,7 @@ def _active_opens(stack: StackAccount) -> Identity:
 
 
 def _passive_opens(stack: StackAccount) -> Identity:
-    return _identity(
+    return identity(
         f"{stack.name}: TcpPassiveOpens = accepted",
         stack.count("TcpPassiveOpens"),
         stack.server.accepted,
@@ -145,7 +95,7 @@ def _time_wait_entries(stack: StackAccount) -> Identity:
     closed = stack.departed(Departure.ACTIVE_CLOSE)
     overflow = stack.count("TcpExtTCPTimeWaitOverflow")
     missing = closed - stack.unforeseen_resets - overflow - stack.entries
-    return _identity(
+    return identity(
         f"{stack.name}: TcpExtTW + TcpExtTWKilled = active closes",
         stack.entries,
         closed,
@@ -201,7 +151,7 @@ def _resets(account: Account, stack: StackAccount) -> Identity:
     met_none = min(unexplained, twice)
     overtaken = sum(_overtaken(account, peer) for peer in _peers(account, stack))
     strays = max(stack.bare_resets, _retransmitted_to(account, stack), overtaken)
-    return _identity(
+    return identity(
         f"{stack.name}: TcpOutRsts = active resets",
         stack.count("TcpOutRsts"),
         shown.pop("active_resets"),
@@ -255,7 +205,7 @@ def _time_wait_end(account: Account, stack: StackAccount) -> Identity:
     overtaken = _overtaken(account, stack)
     may_kill = max(stack.bare_resets_met, stack.count("TcpRetransSegs"), overtaken)
     killed = min(max(missing - most - perhaps, 0), may_kill)
-    return _identity(
+    return identity(
         f"{stack.name}: sockstat tw at the end = entries - expired",
         stack.time_wait_end,
         stack.entries,
@@ -282,19 +232,19 @@ def _ending(account: Account) -> Iterator[Identity]:
     }
     for side, book in books.items():
         if ending.departure(side) is not Departure.ACTIVE_CLOSE:
-            yield _identity(
+            yield identity(
                 f"{ending.name}: the {side} closes none first",
                 book.departures[Departure.ACTIVE_CLOSE],
                 0,
                 idle_or_late_or_at_the_end_of_the_run=book.closed_early,
             )
         if ending.departure(side) is not Departure.ACTIVE_RESET:
-            yield _identity(
+            yield identity(
                 f"{ending.name}: the {side} resets none",
                 book.departures[Departure.ACTIVE_RESET],
                 0,
             )
-    yield _identity(
+    yield identity(
         f"{ending.name}: nobody waited in vain for the first closer",
         account.fleet.connection_errors[_NO_CLOSE] + account.server.held_in_vain,
         0,

@@ -14,7 +14,7 @@ from twbench.forecast.budget import (
     Scan,
 )
 from twbench.forecast.loads import ClosedLoad, OpenLoad, Stage
-from twbench.forecast.predict import Forecast, predict
+from twbench.forecast.predict import Forecast, predict, predict_capacity
 
 __all__ = [
     "CLIENT_TIME_WAIT",
@@ -29,4 +29,5 @@ __all__ = [
     "Scan",
     "Stage",
     "predict",
+    "predict_capacity",
 ]

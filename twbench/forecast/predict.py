@@ -64,6 +64,22 @@ def predict(budget: PortBudget, load: OpenLoad | ClosedLoad, hold: Hold) -> Fore
     return _predict(budget, Arrivals(flow), load.rate_per_s, after_close, busy=load.concurrency)
 
 
+def predict_capacity(budget: PortBudget) -> Forecast:
+    """Return how many ports there are: all that is known where nobody knows how connections end."""
+    return Forecast(
+        capacity=budget.capacity,
+        capacity_per_destination=budget.capacity_per_destination,
+        time_wait_steady=None,
+        time_wait_peak=None,
+        ports_in_use_peak=None,
+        exhausted_after_s=None,
+        cliff_after_s=None,
+        cliff_after_connections=None,
+        sustainable_rate_per_s=None,
+        cheap_rate_per_s=None,
+    )
+
+
 def _predict(
     budget: PortBudget, flow: Arrivals | None, rate_per_s: float | None, hold: Hold, *, busy: int
 ) -> Forecast:

@@ -11,8 +11,8 @@ from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
 from twbench.model.reports import PacketFate
 from twbench.model.states import Side
-
-Summary = Mapping[str, Any]
+from twbench.report.foreign import measured_alone, pages_table, strangers
+from twbench.report.tables import EXHAUSTED, Summary, count_of, moment_of, new_table
 
 
 def render_summary(summary: Summary) -> RenderableType:
@@ -21,7 +21,8 @@ def render_summary(summary: Summary) -> RenderableType:
     for title, key in (("errors", "errors"), ("seen by connections", "connection_errors")):
         if counts := summary["outcomes"][key]:
             parts.append(_errors(title, counts))
-    parts.append(_latencies(summary))
+    if any(summary["latency_ms"].values()):
+        parts.append(_latencies(summary))
     if wire := summary.get("wire"):
         parts.append(_wire(wire))
     parts += [_forecast(summary), _audit(summary["audit"])]
@@ -38,7 +39,7 @@ def render_summary(summary: Summary) -> RenderableType:
 def render_comparison(summaries: Iterable[Summary]) -> RenderableType:
     """Return several runs side by side, a column each."""
     runs = list(summaries)
-    table = _table("side by side", "", *(run["scenario"]["name"] for run in runs))
+    table = new_table("side by side", "", *(run["scenario"]["name"] for run in runs))
     table.add_row("who closes first", *(_ending(run) for run in runs))
     for key, label in (("connections_per_s", "connections/s"), ("requests_per_s", "requests/s")):
         table.add_row(label, *(f"{run['rates'][key]:,.1f}" for run in runs))
@@ -52,17 +53,13 @@ def render_comparison(summaries: Iterable[Summary]) -> RenderableType:
             table.add_row(f"ports in use, {name}", *cells)
     table.add_row("ok of attempted", *(_ok(run) for run in runs))
     table.add_row("errors", *(_error_lines(run["outcomes"]["errors"]) for run in runs))
+    table.add_row("ports exhausted: forecast", *(_foretold(run) for run in runs))
     table.add_row(
-        "ports exhausted: forecast", *(_s(r["forecast"]["predicted"], _EXHAUSTED) for r in runs)
-    )
-    table.add_row(
-        "ports exhausted: measured", *(_s(r["forecast"]["measured"], _EXHAUSTED) for r in runs)
+        "ports exhausted: measured",
+        *(moment_of(r["forecast"]["measured"], EXHAUSTED) for r in runs),
     )
     table.add_row("audit", *(_verdict(run["audit"]) for run in runs))
     return table
-
-
-_EXHAUSTED = "exhausted_after_s"
 
 
 def _engines(engines: Mapping[str, Any]) -> Iterator[Text]:
@@ -70,14 +67,6 @@ def _engines(engines: Mapping[str, Any]) -> Iterator[Text]:
     for name, engine in engines.items():
         if why := engine.get("why"):
             yield Text(f"{name}: engine {engine['engine']} ({why})", style="dim")
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    return table
 
 
 def _spaced(parts: list[RenderableType]) -> Iterator[RenderableType]:
@@ -94,20 +83,25 @@ def _title(summary: Summary) -> RenderableType:
         Text.assemble((scenario["name"], "bold"), f"   {summary['run_id']}"),
         Text(scenario.get("description", "").strip()),
         Text(f"ending {ending.name}: {ending.sentence}", style="dim"),
+        *strangers(summary),
         *_engines(summary["environment"]["engines"]),
         Text(),
     )
 
 
 def _ending(summary: Summary) -> str:
+    if summary.get("foreign"):
+        return "whoever likes"
     first = ENDINGS[summary["scenario"]["ending"]["kind"]].first
     kept = "keep-alive, then " if summary["scenario"]["client"].get("pool") else ""
     return kept + " and ".join(sorted(first))
 
 
 def _rates(summary: Summary) -> RenderableType:
+    if summary.get("foreign"):
+        return pages_table(summary)
     outcomes, rates = summary["outcomes"], summary["rates"]
-    table = _table(
+    table = new_table(
         "load", "attempted", "ok", "failed", "retried", "connections/s", "requests/s", "s"
     )
     table.add_row(
@@ -123,7 +117,7 @@ def _rates(summary: Summary) -> RenderableType:
 
 
 def _hosts(runs: list[Summary]) -> RenderableType:
-    table = _table(
+    table = new_table(
         "hosts", "host", "TIME_WAIT peak", "at the end", "held", "ports in use, peak", "of capacity"
     )
     for run in runs:
@@ -152,7 +146,7 @@ def _errors(title: str, counts: Mapping[str, int]) -> RenderableType:
 
 
 def _wire(wire: Mapping[str, Any]) -> RenderableType:
-    table = _table("packets on the wire, by the side they came from", "", *Side)
+    table = new_table("packets on the wire, by the side they came from", "", *Side)
     for fate in PacketFate:
         counts = [wire[side][fate] for side in Side]
         if any(counts):
@@ -163,7 +157,7 @@ def _wire(wire: Mapping[str, Any]) -> RenderableType:
 
 
 def _latencies(summary: Summary) -> RenderableType:
-    table = _table("latency, ms", "", "p50", "p90", "p99", "p99.9", "max")
+    table = new_table("latency, ms", "", "p50", "p90", "p99", "p99.9", "max")
     labels = {
         "connect": "connect",
         "request": "request",
@@ -179,37 +173,38 @@ def _latencies(summary: Summary) -> RenderableType:
 def _forecast(summary: Summary) -> RenderableType:
     forecast = summary["forecast"]
     predicted, measured = forecast["predicted"], forecast["measured"]
+    if summary.get("foreign"):
+        return measured_alone(predicted, measured)
     source = " (from the measured rate: a closed load has none of its own)"
     title = "forecast" + (source if forecast["from_measured_rate"] else "")
-    table = _table(title, "", "forecast", "measured")
+    table = new_table(title, "", "forecast", "measured")
     table.add_row(
         "TIME_WAIT, peak of this load",
-        _n(predicted, "time_wait_peak"),
-        _n(measured, "time_wait_peak"),
+        count_of(predicted, "time_wait_peak"),
+        count_of(measured, "time_wait_peak"),
     )
     table.add_row(
         "TIME_WAIT, steady after 60 s",
-        _n(predicted, "time_wait_steady"),
-        _n(measured, "time_wait_steady", none="load shorter than that"),
+        count_of(predicted, "time_wait_steady"),
+        count_of(measured, "time_wait_steady", none="load shorter than that"),
     )
-    table.add_row("ports exhausted", _s(predicted, _EXHAUSTED), _s(measured, _EXHAUSTED))
-    table.add_row("connect gets dear (half the range full)", _s(predicted, "cliff_after_s"), "")
+    table.add_row(
+        "ports exhausted", moment_of(predicted, EXHAUSTED), moment_of(measured, EXHAUSTED)
+    )
+    table.add_row(
+        "connect gets dear (half the range full)", moment_of(predicted, "cliff_after_s"), ""
+    )
     table.add_row(
         "sustainable new connections/s",
-        _n(predicted, "sustainable_rate_per_s", none="no limit by ports"),
-        _n(measured, "sustainable_rate_per_s", none="not a minute at the limit"),
+        count_of(predicted, "sustainable_rate_per_s", none="no limit by ports"),
+        count_of(measured, "sustainable_rate_per_s", none="not a minute at the limit"),
     )
     return table
 
 
-def _n(figures: Mapping[str, Any], key: str, *, none: str = "unknown") -> str:
-    value = figures.get(key)
-    return none if value is None else f"{value:,.0f}"
-
-
-def _s(figures: Mapping[str, Any], key: str) -> str:
-    value = figures.get(key)
-    return "never" if value is None else f"after {value:.2f} s"
+def _foretold(summary: Summary) -> str:
+    predicted = summary["forecast"]["predicted"]
+    return "unknown" if summary.get("foreign") else moment_of(predicted, EXHAUSTED)
 
 
 def _ports(host: Mapping[str, Any]) -> str:
@@ -238,7 +233,7 @@ def _audit(audit: Mapping[str, Any]) -> RenderableType:
     identities = audit["identities"]
     open_ones = [i for i in identities if i["residual"]]
     title = f"audit: {_verdict(audit)} ({len(identities)} identities, {len(open_ones)} residuals)"
-    table = _table(title, "identity", "left", "right", "residual", "explained by")
+    table = new_table(title, "identity", "left", "right", "residual", "explained by")
     table.columns[-1].justify = "left"
     for identity in identities:
         if identity["left"] or identity["right"] or identity["residual"]:
@@ -254,7 +249,7 @@ def _audit(audit: Mapping[str, Any]) -> RenderableType:
 
 
 def _thresholds(thresholds: Iterable[Mapping[str, Any]]) -> RenderableType:
-    table = _table("thresholds", "expression", "value", "met")
+    table = new_table("thresholds", "expression", "value", "met")
     for threshold in thresholds:
         value = "no such figure" if threshold["value"] is None else f"{threshold['value']:g}"
         style = "" if threshold["ok"] else "bold red"

@@ -39,11 +39,17 @@ class StackBooks:
     looks: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     """At every look: CLOCK_MONOTONIC ns, and TIME_WAIT sockets by side."""
 
+    opened: deque[tuple[int, int]] = field(default_factory=deque)
+    """At the ticks of the last second: CLOCK_MONOTONIC ns, and connects begun so far."""
+
     def hear(self, sample: Sample) -> None:
         """Enter a tick or a look."""
         if isinstance(sample, TickSample):
             self.last = sample
             counters = sample.counters
+            self.opened.append((sample.t_ns, counters.get("TcpActiveOpens", 0)))
+            while self.opened[0][0] < sample.t_ns - _SECOND_NS:
+                self.opened.popleft()
             entries = counters.get("TcpExtTW", 0) + counters.get("TcpExtTWKilled", 0)
             self.time_wait.append((sample.t_ns, sample.sockstat.get("tw", 0), entries))
             return
@@ -56,6 +62,11 @@ class StackBooks:
         waiting = {side: states.get("TIME_WAIT", 0) for side, states in by_side.items()}
         self.looks.append((sample.t_ns, waiting))
         self.ports_peak = max(self.ports_peak, *sample.ports_in_use.values(), 0)
+
+    @property
+    def opened_per_s(self) -> float:
+        """Return the connects begun on this stack in the last second, as its kernel has them."""
+        return self.opened[-1][1] - self.opened[0][1] if self.opened else 0
 
     @property
     def quiet(self) -> bool:

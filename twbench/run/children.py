@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from twbench.lab import enter
@@ -93,19 +94,28 @@ class Child:
         self._process: asyncio.subprocess.Process
 
     async def start(
-        self, lab: Lab, module: str, plan: bytes, *, pass_fds: tuple[int, ...] = ()
+        self,
+        lab: Lab,
+        module: str,
+        plan: bytes,
+        *,
+        pass_fds: tuple[int, ...] = (),
+        hosts: Path | None = None,
     ) -> Message:
         """Start `python -m module` on the host, hand it its plan, and return what it is ready with.
 
-        It inherits `pass_fds`, which stay the caller's to close. On what is no host of the lab, it
-        runs beside the lab, on the machine's own network.
+        It inherits `pass_fds`, which stay the caller's to close. With the file `hosts` as its
+        /etc/hosts it has no privileges over the lab. On what is no host of the lab, it runs beside
+        the lab, on the machine's own network.
 
         Raises:
             LabError: it could not do what the plan asks for.
         """
         program = [sys.executable, "-P", "-m", module]
         if self.host in lab.hosts:
-            argv, descriptors = lab.command(self.host, program)
+            argv, descriptors = lab.command(
+                self.host, program, hosts=hosts, privileged=hosts is None
+            )
         else:
             argv, descriptors = _beside(program), ()
         async with _one_at_a_time():

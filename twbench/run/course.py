@@ -12,6 +12,7 @@ from typing import Any
 from twbench.kernel.choose import Readers, open_readers
 from twbench.kernel.errors import CodecError
 from twbench.lab.lab import Lab
+from twbench.lab.names import hosts_text
 from twbench.model.errors import LabError, RecordError
 from twbench.model.reports import FleetReport, ServerReport, WireReport
 from twbench.model.scenario import Scenario
@@ -31,12 +32,17 @@ from twbench.run.planning import (
     lab_plan,
     port_range,
     server_plan,
+    site_addresses,
+    worker_module,
 )
+from twbench.run.program import EndedBy, Program, check_program, urls
 from twbench.run.progress import Observer, Progress, progress_of
 from twbench.run.summarise import Notes, summarise_run
 from twbench.sampler.sampler import Sampler, Stack
 from twbench.sampler.samples import Sample, TickSample
 
+HOSTS = "hosts"
+"""The file of a results folder that a program or a crawler has for its /etc/hosts."""
 _SECOND_NS = 1_000_000_000
 _LEAD_NS = 200_000_000
 _SHOW_EVERY_S = 0.25
@@ -59,9 +65,13 @@ class Result:
 
 
 def run_scenario(
-    scenario: Scenario, *, results_dir: Path, observe: Observer = lambda _: None
+    scenario: Scenario,
+    *,
+    results_dir: Path,
+    observe: Observer = lambda _: None,
+    program: Program | None = None,
 ) -> Result:
-    """Run a scenario and return its result.
+    """Run a scenario, or a `program` in its fleet's place, and return the result.
 
     Ctrl-C (SIGINT, SIGTERM) ends the run in order, with its results; a second one ends it at once.
 
@@ -70,11 +80,14 @@ def run_scenario(
         LabError: the hosts cannot be made here.
         UsageError: the results folder cannot be used; as RecordError where that shows in mid-run.
     """
+    if program is not None:
+        check_program(scenario)
+        scenario = scenario.for_foreign_client()
     lab = Lab(lab_plan(scenario))
     writer = RunWriter(results_dir, scenario.name, started=datetime.now(UTC))
     with lab, writer, contextlib.ExitStack() as opened:
         readers = {stack: opened.enter_context(_readers(lab, stack)) for stack in lab.stacks}
-        course = Course(scenario, lab, readers, writer, observe)
+        course = Course(scenario, lab, readers, writer, observe, program)
         return run_loop(course.run())
 
 
@@ -97,8 +110,11 @@ class Course:
         readers: dict[str, Readers],
         writer: RunWriter,
         observe: Observer,
+        program: Program | None = None,
     ) -> None:
         """Take hold of what has been made; `run` does the rest."""
+        self._program = program
+        self._foreign = program is not None or scenario.crawls
         self._scenario = scenario
         self._lab = lab
         self._readers = readers
@@ -151,8 +167,12 @@ class Course:
             load_s=load_s,
             sysctls=self._sysctls,
             notes=Notes(
-                warnings=self._warnings(), events=self._events, ended_early=self._ended_early
+                warnings=self._warnings(),
+                events=self._events,
+                ended_early=self._ended_early,
+                program=self._program.account() if self._program else None,
             ),
+            foreign=self._foreign,
         )
         if self._refusal is not None:
             raise self._refusal
@@ -170,7 +190,7 @@ class Course:
             folder = self._writer.path
             engines["wire"] = await start_carrier(child, self._lab, carrying, folder)
             child.ended.add_done_callback(functools.partial(self._carrier_ended, child))
-        serving = server_plan(self._scenario, self._lab.plan)
+        serving = server_plan(self._scenario, self._lab.plan, foreign=self._foreign)
         if not self._lab_is_own:
             refuse_taken_endpoints(serving)
         server = serving.as_line()
@@ -179,31 +199,49 @@ class Course:
             self._servers.append(child)
             engines["server"] = await child.start(self._lab, "twbench.server.worker", server)
             child.ended.add_done_callback(functools.partial(self._server_ended, child))
+        if self._foreign:
+            self._write_hosts()
+        if self._program is None:
+            engines |= await self._start_workers()
+        return engines
+
+    async def _start_workers(self) -> dict[str, Any]:
+        engines = {}
+        module = worker_module(self._scenario)
+        hosts = self._hosts if self._foreign else None
         for number, (host, plan) in enumerate(fleet_plans(self._scenario, self._lab.plan)):
             child = Child(f"fleet worker {number + 1}", host, self._hear_fleet)
             self._workers.append(child)
-            engines["fleet"] = await child.start(self._lab, "twbench.fleet.worker", plan.as_line())
+            engines["fleet"] = await child.start(self._lab, module, plan.as_line(), hosts=hosts)
             child.ended.add_done_callback(functools.partial(self._worker_ended, child))
         return engines
 
     async def _offer_load(self, sampler: Sampler) -> float:
-        """Let the fleet offer its load; return for how many seconds it did."""
+        """Let the fleet or the program offer its load; return for how many seconds it did."""
         sampling = asyncio.create_task(sampler.run())
         sampling.add_done_callback(self._sampling_ended)
         showing = asyncio.create_task(self._show())
         self._background = (sampling, showing)
         self._stage = "load"
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            if self._program is None:
+                return await self._offer_by_fleet(stopping)
+            return await self._offer_by_program(self._program, stopping)
+        finally:
+            stopping.cancel()
+
+    async def _offer_by_fleet(self, stopping: "asyncio.Task[Any]") -> float:
         self._start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in self._workers:
             await worker.say(b"start %d\n" % self._start_ns)
-        stopping = asyncio.create_task(self._stopping.wait())
         everyone = asyncio.gather(*(worker.ended for worker in self._workers))
         client = self._scenario.client
         most_s = self._scenario.load.total_s + client.request_timeout_s + _GRACE_S
         most_s += self._scenario.ending.hold_s
         waited: set[asyncio.Future[Any]] = {stopping, everyone}
         await asyncio.wait(waited, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
-        load_s = min(self._scenario.load.total_s, max(0.0, self._seconds()))
+        load_s = self._offered_s()
         for worker in self._workers:
             if not everyone.done():
                 await worker.say(b"stop\n")
@@ -211,8 +249,24 @@ class Course:
             await asyncio.wait({everyone}, timeout=_GRACE_S + self._scenario.ending.hold_s)
         for worker in self._workers:
             await worker.finish(within_s=0)
-        stopping.cancel()
         return load_s
+
+    async def _offer_by_program(self, program: Program, stopping: "asyncio.Task[Any]") -> float:
+        plan = self._lab.plan
+        self._start_ns = time.monotonic_ns()
+        environment = urls(self._scenario, plan)
+        program.start(self._lab, plan.clients[0].name, hosts=self._hosts, environment=environment)
+        waited: set[asyncio.Future[Any]] = {stopping, program.ended}
+        most_s = self._scenario.load.total_s
+        await asyncio.wait(waited, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+        load_s = self._offered_s()
+        cause = EndedBy.RUN if stopping.done() else EndedBy.DURATION
+        if await program.end(EndedBy.INTERRUPT if self._interrupted else cause):
+            self._event("the program did not end when it was asked to, and was killed")
+        return load_s
+
+    def _offered_s(self) -> float:
+        return min(self._scenario.load.total_s, max(0.0, self._seconds()))
 
     async def _settle(self, sampler: Sampler) -> None:
         """Wait until only TIME_WAIT is left and every process has reported."""
@@ -261,6 +315,8 @@ class Course:
             self._stop("the sampler failed")
 
     async def _end_children(self, *, within_s: float) -> None:
+        if self._program is not None:
+            await self._program.kill()
         for together in ((*self._workers, *self._servers), self._carriers):
             children = [child for child in together if child.started]
             for child in children:
@@ -408,6 +464,14 @@ class Course:
         except RecordError as refusal:
             self._refuse(refusal)
         return environment
+
+    @property
+    def _hosts(self) -> Path:
+        """The hosts file of a client that finds the server by its names."""
+        return (self._writer.path / HOSTS).resolve()
+
+    def _write_hosts(self) -> None:
+        self._writer.write_text(HOSTS, hosts_text(site_addresses(self._scenario, self._lab.plan)))
 
     def _sysctls_now(self) -> dict[str, dict[str, str]] | None:
         before = self._lab.sysctls_before

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import cycle
 from types import MappingProxyType
 
 from twbench.forecast import (
@@ -17,12 +18,14 @@ from twbench.forecast import (
     Scan,
     Stage,
     predict,
+    predict_capacity,
 )
 from twbench.lab.plan import SHARED_STACK, LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.errors import Problem, ScenarioError
 from twbench.model.plans import CarrierPlan, Endpoint, FleetPlan, ServerPlan
 from twbench.model.scenario import LoadSpec, Scenario, WireSpec
+from twbench.model.sites import DOMAIN, Sites
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.wiring import check_rules, own_rules
 
@@ -89,14 +92,37 @@ def endpoints(plan: LabPlan) -> tuple[Endpoint, ...]:
     return tuple((a, port) for a in plan.server.addresses for port in plan.server_ports)
 
 
-def server_plan(scenario: Scenario, plan: LabPlan) -> ServerPlan:
-    """Return what every server process is told."""
+SERVER_NAME = f"server.{DOMAIN}"
+"""What a program under `twbench exec` knows the server by."""
+
+
+def site_addresses(scenario: Scenario, plan: LabPlan) -> dict[str, str]:
+    """Return the address of every name that the server has: `server.test`, and each site's.
+
+    Site n lies at endpoint n modulo their number, and so at that one's port too.
+    """
+    at = [address for address, _ in endpoints(plan)]
+    if scenario.web is None:
+        return {SERVER_NAME: at[0]}
+    names = Sites(scenario.web, median_bytes=0, seed=scenario.load.seed).names
+    return {SERVER_NAME: at[0], **dict(zip(names, cycle(at), strict=False))}
+
+
+def worker_module(scenario: Scenario) -> str:
+    """Return the module that carries a fleet worker's part."""
+    return "twbench.crawl.worker" if scenario.crawls else "twbench.fleet.worker"
+
+
+def server_plan(scenario: Scenario, plan: LabPlan, *, foreign: bool = False) -> ServerPlan:
+    """Return what every server process is told; of a `foreign` client nobody knows how much."""
     return ServerPlan(
         server=scenario.server,
         ending=scenario.ending,
         family=scenario.lab.family,
         endpoints=endpoints(plan),
-        connections=_connections(scenario),
+        connections=0 if foreign or scenario.crawls else _connections(scenario),
+        web=scenario.web,
+        seed=scenario.load.seed,
     )
 
 
@@ -196,11 +222,17 @@ def _sysctl(scenario: Scenario, sysctls: Mapping[str, str], name: str) -> str | 
 
 
 def predict_scenario(
-    scenario: Scenario, sysctls: Mapping[str, str], *, rate_per_s: float | None = None
+    scenario: Scenario,
+    sysctls: Mapping[str, str],
+    *,
+    rate_per_s: float | None = None,
+    foreign: bool = False,
 ) -> Forecast:
     """Return the forecast; a closed load needs the `rate_per_s` of new connections for most of it.
 
-    An open load has a rate of its own, and `rate_per_s` says nothing of it.
+    An open load has a rate of its own, and `rate_per_s` says nothing of it. Of a client that is not
+    ours, a crawler or a `foreign` program, nobody knows when it closes, or whether it is the first
+    to: all that is foretold is how many ports there are.
 
     `sysctls` are those read on the client's stack, or none before there is one.
     """
@@ -215,6 +247,8 @@ def predict_scenario(
         destinations=1 if _bound_early(scenario) else destinations,
         scan=Scan.WINDOW if options.IP_LOCAL_PORT_RANGE else Scan.PARITY,
     )
+    if foreign or scenario.crawls:
+        return predict_capacity(budget)
     hold = replace(_hold(scenario, sysctls), lifetime_s=_lifetime_s(scenario))
     return predict(budget, _load(scenario, rate_per_s), hold)
 

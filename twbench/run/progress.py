@@ -69,7 +69,7 @@ def progress_of(
         total_s=total_s,
         attempted=fleet.attempted,
         ok=fleet.ok,
-        connections_per_s=recent.established,
+        connections_per_s=recent.established or _opened_per_s(books, plan),
         requests_per_s=recent.ok,
         latency_p50_ms=figures.get("p50"),
         latency_p99_ms=figures.get("p99"),
@@ -77,6 +77,11 @@ def progress_of(
         hosts=tuple(_views(books, plan, port_range)),
         event=event,
     )
+
+
+def _opened_per_s(books: Books, plan: LabPlan) -> float:
+    """Return the kernel's figure: a client that is not ours keeps no books of its connections."""
+    return sum(books.stacks[name].opened_per_s for name in {host.stack for host in plan.clients})
 
 
 def _views(books: Books, plan: LabPlan, port_range: tuple[int, int]) -> list[HostView]:

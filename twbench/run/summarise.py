@@ -4,22 +4,22 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from twbench.audit import Account, StackAccount, audit
-from twbench.lab.plan import HostPlan, LabPlan, Link
+from twbench.lab.plan import LabPlan, Link
 from twbench.model.endings import ENDINGS
 from twbench.model.outcomes import kind_of_key
 from twbench.model.reports import FleetReport, PacketFate, ServerReport, WireReport
 from twbench.model.scenario import Scenario
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.books import Books, StackBooks, percentiles_ms
-from twbench.run.planning import port_capacity, port_range, predict_scenario
+from twbench.run.hosts import host_view
+from twbench.run.pages import Pages
+from twbench.run.planning import port_range, predict_scenario
 from twbench.run.wiring import carried, meddling_of
 
 _SECOND_NS = 1_000_000_000
-_HELD_SHARE = 0.9
 _ENOUGH = 100
 """Reports, of which there are ten a second, to measure a rate by."""
 _COMPARE = {
@@ -42,6 +42,8 @@ class Notes:
     """What happened on the way, as events.jsonl has it."""
     ended_early: str = ""
     """Why the run ended before its time, or nothing."""
+    program: Mapping[str, Any] | None = None
+    """What became of a program that ran in the fleet's place: `cpu_s` and others."""
 
 
 def summarise_run(
@@ -53,6 +55,7 @@ def summarise_run(
     load_s: float,
     sysctls: Mapping[str, str],
     notes: Notes,
+    foreign: bool = False,
 ) -> dict[str, Any]:
     """Return the content of summary.json but for `schema`, `run_id` and `environment`.
 
@@ -64,11 +67,14 @@ def summarise_run(
         load_s: for how long it was offered.
         sysctls: of the clients' stack.
         notes: what there is to say besides.
+        foreign: whether the client closes as it likes: a library, a crawler, any program.
     """
     fleet = books.fleet
-    connections_per_s = fleet.established / load_s if load_s else 0.0
-    account = _account(scenario, plan, books, start_ns)
+    pages = Pages.of(books, load_s=load_s, foreign=foreign, program=notes.program)
+    account = _account(scenario, plan, books, start_ns, foreign=foreign)
     meddling = meddling_of(books.wire, scenario)
+    middle_ns, end_ns = (start_ns + round(load_s * part * _SECOND_NS) for part in (0.5, 1))
+    second_half = (middle_ns, end_ns)
     latencies = {
         name: percentiles_ms(recorded)
         if scenario.load.mode == "open" or name != _INTENDED
@@ -80,6 +86,7 @@ def summarise_run(
         latencies[_INTENDED] = latencies["request"]
     summary: dict[str, Any] = {
         "scenario": scenario.model_dump(mode="json", exclude_none=True),
+        "foreign": foreign,
         "warnings": [*notes.warnings, *filter(None, [meddling])],
         "ended_early": notes.ended_early,
         "events": [dict(event) for event in notes.events],
@@ -88,6 +95,7 @@ def summarise_run(
             "attempted": fleet.attempted,
             "ok": fleet.ok,
             "retried": fleet.retried,
+            "silent_retries": pages.silent_retries,
             "reopened": books.server.reopened,
             "received_bytes": fleet.received_bytes,
             "not_accepted": books.server.not_accepted,
@@ -102,21 +110,19 @@ def summarise_run(
                 "server": dict(books.server.departures),
             },
         },
-        "rates": {
-            "connections_per_s": round(connections_per_s, 2),
-            "requests_per_s": round(fleet.ok / load_s, 2) if load_s else 0.0,
-            "connections_per_request": round(fleet.established / fleet.ok, 4) if fleet.ok else None,
-        },
+        "rates": pages.rates(),
         "latency_ms": latencies,
         "hosts": {
-            host.name: _host(host, plan, books, port_range(scenario, sysctls))
+            host.name: host_view(host, plan, books, port_range(scenario, sysctls), second_half)
             for host in plan.hosts
         },
-        "forecast": _forecast(scenario, plan, books, start_ns, sysctls, connections_per_s),
+        "forecast": _forecast(scenario, plan, books, start_ns, sysctls, pages),
         "audit": audit(account).as_json(),
     }
     if plan.middle:
         summary["wire"] = carried(books.wire)
+    if notes.program is not None:
+        summary["program"] = dict(notes.program)
     summary["thresholds"] = [
         check_threshold(summary, key, comparison) for key, comparison in scenario.comparisons()
     ]
@@ -126,45 +132,9 @@ def summarise_run(
 _INTENDED = "request_from_intended"
 
 
-def _host(host: HostPlan, plan: LabPlan, books: Books, ports: tuple[int, int]) -> dict[str, Any]:
-    stack = books.stacks[host.stack]
-    shared = len(plan.stacks) == 1
-    if shared:
-        waiting = [(t_ns, by_side.get(host.side, 0)) for t_ns, by_side in stack.looks]
-    else:
-        waiting = [(t_ns, count) for t_ns, count, _ in stack.time_wait]
-    peak = max((count for _, count in waiting), default=0)
-    view: dict[str, Any] = {
-        "stack": host.stack,
-        "addresses": list(host.addresses),
-        "time_wait": {
-            "peak": peak,
-            "end": waiting[-1][1] if waiting else 0,
-            "held_s": round(_held_s(waiting, _HELD_SHARE * peak), 2),
-        },
-        "counters": dict(stack.last.counters) if stack.last else {},
-        "states_peak": dict(stack.states_peak.get(host.side, {})),
-    }
-    if host.side is Side.CLIENT:
-        view["ports"] = {
-            "range": list(ports),
-            "capacity": port_capacity(plan, host.stack, ports),
-            "in_use_peak": stack.ports_peak,
-        }
-    return view
-
-
-def _held_s(waiting: list[tuple[int, int]], level: float) -> float:
-    """Return for how long a count was at or above a level, in seconds; 0 for a level of 0."""
-    if level <= 0:
-        return 0.0
-    held_ns = sum(
-        later_ns - t_ns for (t_ns, count), (later_ns, _) in pairwise(waiting) if count >= level
-    )
-    return held_ns / _SECOND_NS
-
-
-def _account(scenario: Scenario, plan: LabPlan, books: Books, start_ns: int) -> Account:
+def _account(
+    scenario: Scenario, plan: LabPlan, books: Books, start_ns: int, *, foreign: bool
+) -> Account:
     stacks = []
     for name in plan.stacks:
         here = [host for host in plan.hosts if host.stack == name]
@@ -180,6 +150,7 @@ def _account(scenario: Scenario, plan: LabPlan, books: Books, start_ns: int) -> 
         ending=ENDINGS[scenario.ending.kind],
         stacks=tuple(stacks),
         promised=plan.link is not Link.HOST and not meddling_of(books.wire, scenario),
+        foreign=foreign,
     )
 
 
@@ -220,16 +191,18 @@ def _forecast(
     books: Books,
     start_ns: int,
     sysctls: Mapping[str, str],
-    connections_per_s: float,
+    pages: Pages,
 ) -> dict[str, Any]:
     """Put the prediction beside what was measured.
 
-    A closed load has no rate before it is run, so its prediction takes the measured one.
+    A closed load has no rate before it is run, so its prediction takes the measured one. Where
+    nobody knows which side closes first, both hosts' TIME_WAIT is what was measured.
     """
-    closed = scenario.load.mode == "closed"
-    rate = connections_per_s if closed else None
-    predicted = asdict(predict_scenario(scenario, sysctls, rate_per_s=rate))
-    waiting = ENDINGS[scenario.ending.kind].time_wait
+    foreign = pages.foreign
+    closed = scenario.load.mode == "closed" and not foreign
+    rate = pages.connections_per_s if closed else None
+    predicted = asdict(predict_scenario(scenario, sysctls, rate_per_s=rate, foreign=foreign))
+    waiting = frozenset(Side) if foreign else ENDINGS[scenario.ending.kind].time_wait
     exhausted = [
         (t_ns - start_ns) / _SECOND_NS
         for key, t_ns in books.fleet.first_error_ns.items()

@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 _VERBS = {
     "load_scenario": ("twbench.model.parse", "load_scenario"),
     "run_scenario": ("twbench.run.course", "run_scenario"),
+    "load_contest": ("twbench.model.contest", "load_contest"),
+    "compare_scenarios": ("twbench.compare.runner", "compare_scenarios"),
     "predict_scenario": ("twbench.run.planning", "predict_scenario"),
     "trace_ending": ("twbench.trace.trace", "trace_ending"),
     "run_claims": ("twbench.claims.runner", "run"),

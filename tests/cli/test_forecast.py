@@ -50,6 +50,19 @@ def test_open_load_takes_no_other_rate(twbench: Twbench, scenario: Write) -> Non
     assert done.stderr.startswith("twbench: --rate is for a closed load")
 
 
+def test_crawl_has_its_ports_foretold_and_nothing_else(twbench: Twbench, tmp_path: Path) -> None:
+    text = 'name = "crawl"\n[web]\n[load]\nconcurrency = 4\nduration_s = 100\n'
+    (tmp_path / "crawl.toml").write_text(text)
+    cells = twbench("forecast", "crawl.toml").stdout.replace("│", " ").split()
+    told = " ".join(cells)
+    assert "ports in all 28,232" in told
+    assert told.count("unknown: a crawler closes when it likes") == 5
+    assert json.loads(twbench("forecast", "crawl.toml", "--json").stdout)["cliff_after_s"] is None
+    refused = twbench("forecast", "crawl.toml", "--rate", "50")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("twbench: --rate says nothing of a crawl")
+
+
 def test_rules_that_a_run_would_refuse_are_refused_here_too(
     twbench: Twbench, scenario: Write
 ) -> None:

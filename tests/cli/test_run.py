@@ -82,6 +82,14 @@ def test_run_prints_tables_and_where_its_results_are_and_missed_thresholds_are_i
     assert run.summary["scenario"]["load"]["rate_per_s"] == 400
 
 
+@pytest.mark.namespaces
+def test_engine_of_the_client_has_an_option_of_its_own(twbench: Twbench, scenario: Write) -> None:
+    done = twbench("run", scenario(), "--json", "--engine", "streams")
+    summary = json.loads(done.stdout)
+    assert summary["scenario"]["client"]["engine"] == "streams"
+    assert summary["environment"]["engines"]["fleet"]["engine"] == "streams"
+
+
 # 2: the scenario or the arguments are wrong
 
 
@@ -107,6 +115,7 @@ def test_five_mistakes_are_told_at_once(twbench: Twbench, tmp_path: Path) -> Non
         (("missing.toml",), "missing.toml: found No such file"),
         (("short.toml", "--set", "load.rate=5"), "did you mean 'rate_per_s'"),
         (("short.toml", "--set", "nonsense"), "allowed is key=value"),
+        (("short.toml", "--engine", "curl"), "client.engine: found 'curl'; allowed is one of"),
         (("short.toml", "--set", "lab.client.sysctl.net.ipv4.ip_local_port_range=1"), "two ports"),
         (("short.toml", "--out", "short.toml/out"), "--out DIR"),
         (("short.toml", "--out", "/proc/results"), "--out DIR"),

@@ -9,7 +9,9 @@ import sys
 
 import typer
 
-from twbench.cli import claims, demo, doctor, forecast, report, schema, serve, trace, watch
+from twbench.cli import claims, demo, diff, doctor, forecast, report, schema, serve, trace, watch
+from twbench.cli import compare as compare_command
+from twbench.cli import exec as exec_command
 from twbench.cli import run as run_command
 from twbench.cli.exits import Exit
 from twbench.model.errors import TwbenchError
@@ -29,7 +31,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, run_command, trace, claims, forecast, watch, serve, doctor, report, schema):
+for command in (
+    demo,
+    run_command,
+    exec_command,
+    compare_command,
+    trace,
+    claims,
+    forecast,
+    watch,
+    serve,
+    doctor,
+    report,
+    diff,
+    schema,
+):
     command.register(app)
 
 

@@ -39,6 +39,8 @@ def forecast(
     check_rules(parsed.lab)
     if rate is not None and parsed.load.mode == "open":
         raise UsageError("--rate is for a closed load; an open one has load.rate_per_s or stages")
+    if rate is not None and parsed.crawls:
+        raise UsageError("--rate says nothing of a crawl: a crawler closes when it likes")
     # other links have hosts of their own, with the kernel's defaults until they are made
     sysctls = read_sysctls(RECORDED_SYSCTLS) if parsed.lab.link == "host" else {}
     predicted = predict_scenario(parsed, sysctls, rate_per_s=rate)
@@ -49,6 +51,9 @@ def forecast(
     unknown = "unknown: a closed load has no rate of its own, assume one with --rate"
     open_load = parsed.load.mode == "open" or rate is not None
     never = "never within this load" if open_load else unknown
+    no_limit = "no limit by ports"
+    if parsed.crawls:
+        unknown = never = no_limit = "unknown: a crawler closes when it likes"
     rows = (
         ("port range", f"{low}-{high}", ""),
         ("ports towards one destination", predicted.capacity_per_destination, ""),
@@ -57,7 +62,7 @@ def forecast(
         ("TIME_WAIT, peak of this load", predicted.time_wait_peak, unknown),
         ("ports exhausted after, s", predicted.exhausted_after_s, never),
         ("half the range full, connect gets dear after, s", predicted.cliff_after_s, never),
-        ("sustainable new connections/s", predicted.sustainable_rate_per_s, "no limit by ports"),
+        ("sustainable new connections/s", predicted.sustainable_rate_per_s, no_limit),
     )
     table = Table(title=f"forecast of {parsed.name}", title_justify="left", show_header=False)
     for label, value, none in rows:

@@ -2,7 +2,7 @@
 
 import typer
 
-from twbench.cli.options import RESULTS, Json, Out, Overrides, Plain, ScenarioPath
+from twbench.cli.options import RESULTS, Engine, Json, Out, Overrides, Plain, ScenarioPath
 from twbench.cli.show import leave, print_json, stdout, watching
 from twbench.model.parse import load_scenario
 from twbench.report.text import render_summary
@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
         help="Run one scenario: live table, summary, audit.",
         epilog=(
             "Examples: twbench run configs/port-exhaustion.toml · "
-            "twbench run configs/crawler-short-lived.toml --set load.duration_s=5 --json"
+            "twbench run configs/crawler-short-lived.toml --set load.duration_s=5 --json · "
+            "twbench run configs/crawl.toml --engine aiohttp"
         ),
     )(run)
 
@@ -26,11 +27,13 @@ def run(
     overrides: Overrides = None,
     out: Out = RESULTS,
     *,
+    engine: Engine = None,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
     """Run one scenario."""
-    parsed = load_scenario(scenario, overrides=overrides or ())
+    chosen = () if engine is None else (f"client.engine={engine}",)
+    parsed = load_scenario(scenario, overrides=(*(overrides or ()), *chosen))
     with watching(plain=plain or json) as observe:
         result = run_scenario(parsed, results_dir=out, observe=observe)
     if json:

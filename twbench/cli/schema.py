@@ -1,8 +1,11 @@
-"""`twbench schema`: the JSON Schema of a scenario."""
+"""`twbench schema`: the JSON Schema of a scenario, or of a comparison."""
+
+from typing import Annotated
 
 import typer
 
 from twbench.cli.show import print_json
+from twbench.model.contest import contest_schema
 from twbench.model.scenario import Scenario
 
 
@@ -15,6 +18,8 @@ def register(app: typer.Typer) -> None:
     )(schema)
 
 
-def schema() -> None:
+def schema(
+    *, compare: Annotated[bool, typer.Option("--compare", help="of a comparison's file")] = False
+) -> None:
     """Print the schema."""
-    print_json(Scenario.model_json_schema())
+    print_json(contest_schema() if compare else Scenario.model_json_schema())

@@ -2,10 +2,10 @@
 
 python bench/run.py [--quick] [--out FOLDER]      (make bench)
 
-Writes results/bench-<processor>-<kernel>/: peers.json, looks.json, rates.json, table.txt, peers.svg
-and looks.svg. Eight minutes; with --quick, one short round that shows whether all of it works, in
-build/bench-quick/. The folder takes its name at the end; what is done before a Ctrl-C stays in the
-one beside it, ….unfinished.
+Writes results/bench-<processor>-<kernel>/: peers.json, looks.json, rates.json, crawl.json,
+table.txt, peers.svg and looks.svg. Twelve minutes; with --quick, one short round that shows whether
+all of it works, in build/bench-quick/. The folder takes its name at the end; what is done before a
+Ctrl-C stays in the one beside it, ….unfinished.
 """
 
 import argparse
@@ -25,11 +25,12 @@ from bench.parts.machine import here  # noqa: E402 - only now can it be found
 from bench.parts.picture import Panel, Series, bars, lines  # noqa: E402
 from bench.parts.turns import BUSY_PERCENT, INTERRUPTED  # noqa: E402
 
-ORDER = ("peers", "looks", "rates")
+ORDER = ("peers", "looks", "rates", "crawl")
 QUICK = {
     "peers": ("--quick",),
     "looks": ("--sockets=5000", "--rounds=1"),
     "rates": ("--quick",),
+    "crawl": ("--quick",),
 }
 SHOWN = {"uring": "twbench uring", "streams": "twbench streams"}
 OURS = frozenset(SHOWN.values())

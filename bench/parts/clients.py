@@ -57,7 +57,8 @@ def _worker(
     with Child(lab, host, argv, core=core, python=python()) as child:
         child.say(plan.as_line())
         child.wait_ready()
-        wanted, has = plan.scenario.client.engine, child.ready.get("engine")
+        # a library's version follows its name
+        wanted, has = plan.scenario.client.engine, child.ready.get("engine", "").partition(" ")[0]
         if wanted not in ("auto", has):
             raise UnavailableError(f"the fleet has engine {has} instead of {wanted}")
         before_s = child.cpu_now_s()
@@ -186,9 +187,11 @@ CLIENTS: Mapping[str, Carry] = {
     "bare uring": _by(str(_HERE / "bare_uring.py")),
     "bare uvloop": _by(str(_HERE / "bare_uvloop.py")),
     "aiohttp": _by(str(_HERE / "aiohttp_force_close.py")),
+    "crawl": _by("-m", "twbench.crawl.worker"),
+    "bare crawl": _by(str(_HERE / "bare_crawl.py")),
     "Locust": _by(str(_HERE / "locust_fast.py"), python=locust_python),
     **{name: functools.partial(_tool, name=name) for name in TOOLS},
 }
-"""By name; `streams` and `uring` differ by the plan that they are given."""
+"""By name; `streams` and `uring` differ by the plan that they are given, and so do crawlers."""
 FOREIGN = frozenset({*TOOLS, "Locust", "aiohttp"} - {"C epoll"})
 """Other people's: that a few of their attempts fail is a figure, where ours would be a fault."""

@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "wire": {"model", "kernel", "process"},
     "server": {"model", "process", "uring"},
     "fleet": {"model", "process", "uring"},
+    "crawl": {"model", "process", "fleet"},
     "sampler": {"model", "kernel"},
     "record": {"model"},
     "audit": {"model", "record"},
@@ -39,12 +40,14 @@ ROOMS: dict[str, set[str]] = {
             "wire",
             "server",
             "fleet",
+            "crawl",
             "sampler",
         ),
         *("record", "audit"),
     },
     "trace": {"model", "lab", "wire"},
     "claims": {"model", "kernel", "lab", "wire", "record", "trace"},
+    "compare": {"model", "run", "record"},
     "report": {"model", "record", "audit"},
     "cli": {
         *(
@@ -57,9 +60,10 @@ ROOMS: dict[str, set[str]] = {
             "wire",
             "server",
             "fleet",
+            "crawl",
             "sampler",
         ),
-        *("record", "audit", "run", "trace", "claims", "report"),
+        *("record", "audit", "run", "trace", "claims", "compare", "report"),
     },
 }
 # The two modules above the rooms: the library's verbs, loaded on first use, and `python -m`.

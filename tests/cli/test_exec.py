@@ -145,6 +145,38 @@ def test_program_that_is_not_there_leaves_nothing(
     assert not (tmp_path / "results").exists()
 
 
+def test_file_that_is_not_executable_is_told_as_a_shell_does(
+    twbench: Twbench, short: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script").touch(mode=0o644)
+    done = twbench("exec", short, "--", "./script")
+    assert (done.returncode, done.stdout) == (126, "")
+    assert done.stderr == "twbench: cannot run ./script: permission denied\n"
+    assert not (tmp_path / "results").exists()
+
+
+def test_file_that_the_kernel_does_not_run_leaves_nothing(
+    twbench: Twbench, short: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script").write_text("#!/no/such/shell\n")
+    (tmp_path / "script").chmod(0o755)
+    done = twbench("exec", short, "--", "./script")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr == "twbench: cannot run ./script: No such file or directory\n"
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_host_that_the_program_cannot_enter_is_our_failure_and_leaves_nothing(
+    twbench: Twbench, short: str, tmp_path: Path
+) -> None:
+    without_etc = ("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs none /etc && exec "$@"', "sh")
+    done = twbench("exec", short, "--", "true", before=without_etc)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "cannot run true: /etc/hosts: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -177,6 +209,17 @@ def test_program_is_ended_when_the_load_is_over_and_that_is_no_failure(
     assert summary["program"]["exit_status"] == 128 + signal.SIGTERM
     assert summary["load_s"] == 0.5
     assert summary["ended_early"] == ""
+
+
+def test_processor_time_counts_of_whoever_runs_when_the_load_is_over(
+    twbench: Twbench, scenario: Write
+) -> None:
+    busy = f"{sys.executable} -c 'while True: pass'; true"
+    done = twbench("exec", scenario(duration_s=2), "--json", "--", "sh", "-c", busy)
+    program = summary_of(done)["program"]
+    assert program["ended_by"] == "duration"
+    # of two seconds, on however busy a machine
+    assert program["cpu_s"] > 0.2
 
 
 def begun(start: Start, short: str, tmp_path: Path, *command: str) -> tuple[Any, int]:
@@ -232,6 +275,22 @@ def test_program_dies_with_us(start: Start, short: str, tmp_path: Path) -> None:
     until_gone(pid)
 
 
+def test_what_a_program_has_started_dies_with_us_too(
+    start: Start, short: str, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    script = f"setsid sleep 1000 & echo $! >{kept}.part && mv {kept}.part {kept}; wait"
+    process, pid = begun(start, short, tmp_path, "sh", "-c", script)
+    deadline_s = time.monotonic() + WITHIN_S
+    while not kept.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    process.kill()
+    process.wait(WITHIN_S)
+    until_gone(pid)
+    until_gone(int(kept.read_text()))
+
+
 # programs of other people
 
 
@@ -251,6 +310,13 @@ def test_curl_in_a_loop(twbench: Twbench, short: str) -> None:
     summary = summary_of(twbench("exec", short, "--json", "--", "sh", "-c", loop))
     served(summary, 5)
     assert summary["rates"]["connections_per_request"] == 1
+
+
+def test_proxy_of_the_machine_is_not_asked_for_the_server(twbench: Twbench, short: str) -> None:
+    program("curl")
+    proxy = ("env", "http_proxy=http://127.0.0.1:9", "all_proxy=http://127.0.0.1:9")
+    ask = ("sh", "-c", "curl -fsS -o /dev/null $TWBENCH_URL")
+    served(summary_of(twbench("exec", short, "--json", "--", *ask, before=proxy)), 1)
 
 
 def test_wrk(twbench: Twbench, short: str) -> None:

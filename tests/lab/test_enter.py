@@ -36,7 +36,42 @@ def test_a_command_that_cannot_run_says_so_as_a_shell_would(command: str, status
 
 def test_a_command_whose_starter_is_gone_already_does_not_start() -> None:
     done = run("echo", "started", parent=os.getppid())
-    assert (done.returncode, done.stdout) == (126, "")
+    assert (done.returncode, done.stdout) == (125, "")
+
+
+LOCKED = """
+import ctypes
+from pathlib import Path
+from twbench.lab.enter import lock_sysctls, own_mounts
+from twbench.lab.namespaces import own_user_namespace
+own_user_namespace()
+own_mounts()
+mount = ctypes.CDLL(None, use_errno=True).mount
+assert mount(b"none", b"/proc/sys/kernel/random", b"tmpfs", 0, None) == 0
+assert mount(b"/proc/sys/net", b"/proc/sys/net", None, 0x1000, None) == 0
+own_user_namespace()
+own_mounts()
+limit = Path("/proc/sys/net/ipv4/tcp_fin_timeout")
+limit.write_text("7")
+lock_sysctls()
+try:
+    limit.write_text("8")
+except OSError as error:
+    print(error.strerror)
+print(limit.read_text().strip(), list(Path("/proc/sys/kernel/random").iterdir()))
+"""
+
+
+@pytest.mark.namespaces
+def test_sysctls_are_locked_with_whatever_is_mounted_below_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOCKED],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("Read-only file system\n7 []\n", "")
 
 
 def test_broken_pipes_kill_a_command_as_they_do_outside_python() -> None:

@@ -1,11 +1,13 @@
 """Programs on a host with names of their own, and without rights over the lab."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -23,6 +25,24 @@ SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 GET_DEATH_SIGNAL = (
     "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
 )
+SYSCTL = "/proc/sys/net/ipv4/tcp_fin_timeout"
+REFUSED = (
+    "not permitted|[Dd]enied|Read-only|must be superuser|not mounted|bad option|Invalid argument"
+)
+"""As mount(8) and others word it; the last three stand for EINVAL, of mounts that are locked."""
+ATTEMPT = """
+import subprocess, sys
+from twbench.lab.lab import Lab
+from twbench.lab.plan import LabPlan
+with Lab(LabPlan()) as lab:
+    command, descriptors = lab.command("client", sys.argv[1:], privileged=False)
+    status = subprocess.run(command, pass_fds=descriptors).returncode
+    assert status, "it was not refused"
+    print(lab.sysctls("client", ["net.ipv4.tcp_fin_timeout"])["net.ipv4.tcp_fin_timeout"])
+"""
+"""Tries a command in a lab, by whoever runs this; prints what became of `SYSCTL`."""
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 LOOK_UP = "import socket; print(*sorted({a[4][0] for a in socket.getaddrinfo('site-7.test', 80)}))"
 
 
@@ -37,6 +57,14 @@ def hosts(tmp_path: Path) -> Path:
     path = tmp_path / "hosts"
     path.write_text(hosts_text({"site-7.test": "198.19.0.1"}))
     return path
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a folder in which every user may write."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 def run(lab: Lab, *argv: str, hosts: Path | None = None, privileged: bool = False) -> Done:
@@ -108,11 +136,48 @@ def test_program_shows_itself_as_the_caller(lab: Lab, hosts: Path) -> None:
 def test_program_can_change_nothing_of_the_lab(lab: Lab, command: str) -> None:
     refused = run(lab, "sh", "-c", command)
     assert refused.returncode != 0
-    assert refused.stderr
-    shown = run(lab, "sh", "-c", "ip -brief address; cat /proc/sys/net/ipv4/tcp_fin_timeout")
+    assert re.search(REFUSED, refused.stderr), refused.stderr
+    shown = run(lab, "sh", "-c", f"ip -brief address; cat {SYSCTL}")
     assert "one@two" not in shown.stdout
     assert "198.18.1.77" not in shown.stdout
     assert shown.stdout.splitlines()[-1] == "60"
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize("uid", [None, pytest.param(NOBODY, marks=as_root)])
+@pytest.mark.parametrize("own", ["", "unshare -Urmpf", "unshare -Um --map-user=1 --keep-caps -pf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo 7 >$SYSCTL",
+        "umount /proc/sys && echo 7 >$SYSCTL",
+        "mount -o remount,bind,rw /proc/sys && echo 7 >$SYSCTL",
+        "mkdir new && mount --bind /proc new && echo 7 >new/${SYSCTL#/proc/}",
+        "mkdir new && mount --rbind /proc new && echo 7 >new/${SYSCTL#/proc/}",
+        "mkdir new && mount -t proc none new && echo 7 >new/${SYSCTL#/proc/}",
+        "mount -t proc none /proc && echo 7 >$SYSCTL",
+    ],
+)
+def test_sysctls_stay_locked_in_namespaces_of_the_programs_own(
+    public: Path, uid: int | None, own: str, command: str
+) -> None:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", ATTEMPT, *own.split(), "sh", "-c", command],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SYSCTL": SYSCTL},
+            cwd=public,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except PermissionError:
+        pytest.skip(f"this Python is not for user {uid}")
+    assert done.stdout == "60\n", done.stderr
+    assert re.search(REFUSED, done.stderr), done.stderr
 
 
 @pytest.mark.namespaces
@@ -173,7 +238,7 @@ def test_leaving_a_lab_kills_what_runs_without_privileges(hosts: Path) -> None:
 @pytest.mark.namespaces
 def test_hosts_file_that_is_not_there_is_told_and_nothing_runs(lab: Lab, tmp_path: Path) -> None:
     done = run(lab, "echo", "ran", hosts=tmp_path / "missing")
-    assert (done.returncode, done.stdout) == (126, "")
+    assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr == f"twbench: cannot run echo: {enter.HOSTS}: No such file or directory\n"
 
 

@@ -14,7 +14,7 @@ import pytest
 from twbench.lab.lab import Lab
 from twbench.lab.names import hosts_text
 from twbench.lab.plan import LabPlan
-from twbench.model.errors import ScenarioError
+from twbench.model.errors import LabError, ScenarioError
 from twbench.model.parse import build_scenario
 from twbench.model.scenario import Scenario
 from twbench.run import program as module
@@ -22,6 +22,7 @@ from twbench.run.planning import lab_plan
 from twbench.run.program import EndedBy, NoProgramError, Program, check_program, urls
 
 WITHIN_S = 20
+ENVIRONMENT = {"TWBENCH_URL": "http://server.test/"}
 STUBBORN = (
     "import signal, time\n"
     "for number in (signal.SIGTERM, signal.SIGINT):\n"
@@ -36,8 +37,17 @@ TOLD = (
     "    if number in map(int, sys.argv[1:]): raise SystemExit(4)\n"
     "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, told)\n"
     "print('up', flush=True)\n"
+    "print('ready', file=sys.stderr, flush=True)\n"
     "while True: time.sleep(1000)\n"
 )
+LEAVES = (
+    "import subprocess, sys\n"
+    "told, *before = sys.argv[1:]\n"
+    "child = [*before, sys.executable, '-c', told, '15']\n"
+    "said = subprocess.Popen(child, stderr=subprocess.PIPE).stderr.readline()\n"
+    "assert said == b'ready\\n'\n"
+)
+"""Ends when its child has said on its standard error that it is up."""
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +86,9 @@ class Said:
 async def started(lab: Lab, hosts: Path, *argv: str) -> AsyncIterator[tuple[Program, Said]]:
     said = Said()
     program = Program(argv, stdout=said.mouth)
-    program.start(lab, "client", hosts=hosts, environment={"TWBENCH_URL": "http://server.test/"})
-    os.close(said.mouth)
     try:
+        await program.start(lab, "client", hosts=hosts, environment=ENVIRONMENT)
+        os.close(said.mouth)
         yield program, said
     finally:
         await program.kill()
@@ -148,7 +158,8 @@ async def test_program_is_asked_before_it_is_killed(
     told: list[signal.Signals],
 ) -> None:
     # one that is not to answer need not be waited for long
-    graces = {number: WITHIN_S if number == ends_at else 0.3 for number in told}
+    both = (signal.SIGINT, signal.SIGTERM)
+    graces = {number: WITHIN_S if number == ends_at else 0.3 for number in both}
     monkeypatch.setattr(module, "_GRACE_S", graces)
     argv = (sys.executable, "-c", TOLD, str(ends_at.value))
     async with started(lab, hosts, *argv) as (program, said):
@@ -182,12 +193,98 @@ async def test_ending_a_program_ends_its_whole_process_group(lab: Lab, hosts: Pa
 
 
 @pytest.mark.namespaces
-async def test_what_a_program_leaves_running_is_killed(lab: Lab, hosts: Path) -> None:
-    async with started(lab, hosts, "sh", "-c", "sleep 1000 & echo $!") as (program, said):
+@pytest.mark.parametrize("started_by", ["", "setsid ", "setsid sh -c 'sleep 1000 & wait' & "])
+async def test_what_a_program_leaves_running_is_ended(
+    lab: Lab, hosts: Path, started_by: str
+) -> None:
+    script = f"{started_by}sleep 1000 & echo $!; exit 3"
+    async with started(lab, hosts, "sh", "-c", script) as (program, said):
         child = int(await said.line())
         await ended(program)
-        await until_gone(child)
+        assert not runs(child)
+    account = program.account()
+    assert (account["exit_status"], account["ended_by"]) == (3, "itself")
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize("session", ["", "setsid "])
+async def test_what_a_program_leaves_running_is_asked_before_it_is_killed(
+    lab: Lab, hosts: Path, session: str
+) -> None:
+    argv = (sys.executable, "-c", LEAVES, TOLD, *session.split())
+    async with started(lab, hosts, *argv) as (program, said):
+        assert await said.line() == "up"
+        assert await said.line() == "15"
+        await ended(program)
     assert program.account()["exit_status"] == 0
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize("session", ["", "setsid "])
+async def test_what_will_not_end_is_killed_when_the_grace_is_over(
+    lab: Lab, hosts: Path, monkeypatch: pytest.MonkeyPatch, session: str
+) -> None:
+    monkeypatch.setattr(module, "_GRACE_S", {signal.SIGINT: 0.1, signal.SIGTERM: 0.1})
+    script = f'{session}"$@" & echo $!; wait'
+    argv = ("sh", "-c", script, "sh", sys.executable, "-c", STUBBORN)
+    async with started(lab, hosts, *argv) as (program, said):
+        child = int(await said.line())
+        assert await said.line() == "up"
+        assert await program.end(EndedBy.DURATION)
+        assert not runs(child)
+    assert program.account()["exit_status"] == 128 + signal.SIGTERM
+
+
+@pytest.mark.namespaces
+async def test_processor_time_of_a_child_that_nobody_waited_for_is_counted(
+    lab: Lab, hosts: Path
+) -> None:
+    busy = (
+        "import time\nwhile time.process_time() < 0.3: pass\n"
+        "print('up', flush=True)\nwhile True: time.sleep(1)"
+    )
+    script = f'{sys.executable} -c "{busy}"; true'
+    async with started(lab, hosts, "sh", "-c", script) as (program, said):
+        assert await said.line() == "up"
+        assert not await program.end(EndedBy.DURATION)
+    assert program.account()["exit_status"] == 128 + signal.SIGTERM
+    assert program.account()["cpu_s"] >= 0.3
+
+
+@pytest.mark.namespaces
+async def test_program_that_cannot_be_brought_onto_its_host_is_no_program_that_failed(
+    lab: Lab, tmp_path: Path
+) -> None:
+    with pytest.raises(LabError, match="cannot run true: /etc/hosts: No such file"):
+        async with started(lab, tmp_path / "missing", "true"):
+            pass
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize(
+    ("first_line", "status", "why"),
+    [("#!/no/such/shell", 127, "No such file"), ("\0", 126, "Exec format error")],
+)
+async def test_program_that_the_kernel_does_not_run_is_told_as_a_shell_does(
+    lab: Lab, hosts: Path, tmp_path: Path, *, first_line: str, status: int, why: str
+) -> None:
+    file = tmp_path / "odd"
+    file.write_text(first_line)
+    file.chmod(0o755)
+    with pytest.raises(NoProgramError, match=f"odd: {why}") as caught:
+        async with started(lab, hosts, str(file)):
+            pass
+    assert caught.value.exit_status == status
+
+
+@pytest.mark.namespaces
+async def test_program_knows_of_no_proxy(
+    lab: Lab, hosts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "no_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with started(lab, hosts, "sh", "-c", "env | grep -i _proxy= | xargs") as (_, said):
+        assert sorted((await said.line()).split()) == ["NO_PROXY=*", "no_proxy=*"]
 
 
 @pytest.mark.namespaces
@@ -204,13 +301,25 @@ async def test_program_that_was_never_started_has_nothing_to_end() -> None:
     await program.kill()
 
 
-def test_program_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_program_that_is_not_there_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     no_program = tmp_path / "no-program"
     no_program.touch(mode=0o644)
-    for name in ("no-such-program-anywhere", "./nothing", str(no_program), "/"):
-        with pytest.raises(NoProgramError, match=f"cannot run {name}") as caught:
+    for name, why, status in (
+        ("no-such-program-anywhere", "there is no such program", 127),
+        ("./nothing", "there is no such program", 127),
+        (str(no_program), "permission denied", 126),
+        ("no-program", "permission denied", 126),
+        ("/", "permission denied", 126),
+    ):
+        with pytest.raises(NoProgramError) as caught:
             Program([name, "-x"])
-        assert caught.value.exit_status == 127
+        assert (str(caught.value), caught.value.exit_status) == (
+            f"cannot run {name}: {why}",
+            status,
+        )
 
 
 # where programs find what they are to ask

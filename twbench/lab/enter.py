@@ -2,7 +2,16 @@
 
 Run as a file, with nothing but the standard library, so that it costs milliseconds:
 `python -I -S enter.py --user FD|- --net FD|- [--hosts FILE] [--privileges none]
---parent PID -- COMMAND ARGUMENT…`
+[--grace SECONDS --told FD] --parent PID -- COMMAND ARGUMENT…`
+
+With a grace it stays, as the reaper of the command and of all that the command starts. Its exit
+status is then the command's, as a shell tells it, and it ends when all of them have, so that
+wait4(2) counts the processor time of all. It passes SIGINT and SIGTERM on to all of them, and kills
+all of them on SIGUSR1, or when its starter dies. What a command that ends by itself leaves running
+gets SIGTERM, and SIGKILL when the grace is over.
+
+What keeps the command from running goes to the pipe `told`, as "STATUS WHY"; that is closed, and
+empty, once the command runs. Without it, that goes to standard error.
 """
 
 import ctypes
@@ -11,6 +20,8 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import NoReturn
 
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
@@ -19,6 +30,8 @@ HOSTS = "/etc/hosts"
 _NAME_SERVICES = ("/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket")
 """Sockets of services that answer for names before that file is read, from the machine's own."""
 _SYSCTLS = "/proc/sys"
+_SYSCTLS_OF_STACKS = "/proc/sys/net"
+_MOUNTS = "/proc/self/mountinfo"
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
@@ -26,14 +39,24 @@ _MS_REMOUNT_READ_ONLY = 0x2F
 """MS_REMOUNT, RDONLY, and NOSUID, NODEV, NOEXEC, which a user namespace may not take away."""
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION = 0x20080522
 _CAPABILITIES = range(64)
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10)
 """CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE: root's rights
 over files, its own processes and low ports, of which none reaches a namespace."""
-_NOT_FOUND = 127
-_NOT_RUN = 126
+NOT_FOUND = 127
+NOT_RUN = 126
+NOT_ENTERED = 125
+"""What env(1) leaves with too where the failure is its own, and not the command's."""
+_ENDED_BY = 128
+"""What a shell adds to the number of the signal that ended a command."""
+KILL_ALL = signal.SIGUSR1
+"""What tells a reaper to kill all it has."""
+_PASSED_ON = {signal.SIGINT, signal.SIGTERM}
+_KILLING = {KILL_ALL, signal.SIGALRM}
+_HEARD = {signal.SIGCHLD, *_PASSED_ON, *_KILLING}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,7 +87,7 @@ def die_with_parent(parent: int, number: int) -> None:
     """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
     if os.getppid() != parent:
-        raise SystemExit(_NOT_RUN)
+        raise SystemExit(NOT_ENTERED)
 
 
 def own_mounts() -> None:
@@ -82,9 +105,17 @@ def cover_hosts(file: str) -> None:
 
 
 def lock_sysctls() -> None:
-    """Make sysctls read-only, after `own_mounts`: to write them root needs no capability."""
-    _mount(_SYSCTLS, _SYSCTLS, _MS_BIND)
-    _mount("none", _SYSCTLS, _MS_BIND | _MS_REMOUNT_READ_ONLY)
+    """Make sysctls read-only, after `own_mounts`: to write them root needs no capability.
+
+    With all that is mounted below, which a user namespace may not uncover (mount_namespaces(7)).
+    Of that, systemd-nspawn and LXC have a writable mount of the sysctls of network stacks.
+    """
+    _mount(_SYSCTLS, _SYSCTLS, _MS_BIND | _MS_REC)
+    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        mounts = {line.split()[4] for line in file}
+    below = (each for each in mounts if f"{each}/".startswith(f"{_SYSCTLS_OF_STACKS}/"))
+    for target in (_SYSCTLS, *sorted(below)):
+        _mount("none", target, _MS_BIND | _MS_REMOUNT_READ_ONLY)
 
 
 def _mount(source: str, target: str, flags: int) -> None:
@@ -149,31 +180,109 @@ def _prepare(options: Mapping[str, str]) -> None:
         else:
             take_identity(*ids)
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    die_with_parent(int(options["--parent"]), signal.SIGKILL)
+    death = KILL_ALL if "--grace" in options else signal.SIGKILL
+    die_with_parent(int(options["--parent"]), death)
     # Python ignores these two at its start, and an ignored signal stays ignored through exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
+def _fork_and_reap(grace_s: float, told: int) -> None:
+    """Return in a child, which dies with this process; this process reaps, and never returns."""
+    # a SIGCHLD that is ignored, as it may be inherited, would leave nobody to wait for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    reaper = os.getpid()
+    child = os.fork()
+    if child:
+        os.close(told)
+        raise SystemExit(_reap(child, grace_s))
+    os.setsid()
+    die_with_parent(reaper, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reap(command: int, grace_s: float) -> int:
+    """Wait for `command` and all that it starts; return its status, as a shell tells it."""
+    status = 0
+    running, asked, killing = True, False, False
+    while True:
+        heard = signal.sigwait(_HEARD)
+        killing |= heard in _KILLING
+        if heard in _PASSED_ON:
+            asked = True
+            _pass_on(heard, command if running else None)
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == command:
+                    running = False
+                    status = os.waitstatus_to_exitcode(ended[1])
+        except ChildProcessError:
+            return status if status >= 0 else _ENDED_BY - status
+        if killing:
+            # they leave us theirs, with a SIGCHLD
+            for child in _offspring()[0]:
+                os.kill(child, signal.SIGKILL)
+        elif not running and not asked:
+            asked = True
+            _pass_on(signal.SIGTERM, None)
+            signal.setitimer(signal.ITIMER_REAL, grace_s)
+
+
+def _pass_on(number: int, group: int | None) -> None:
+    """Send a signal to the process group at once, then to all others that descend from us."""
+    if group is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
+    for generation in _offspring():
+        for process in generation:
+            with suppress(ProcessLookupError):
+                if group is None or os.getpgid(process) != group:
+                    os.kill(process, number)
+
+
+def _offspring() -> list[list[int]]:
+    """Return our children, their children and so on, a list for each generation that has any."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208
+        with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    generations = []
+    last = children.get(os.getpid(), [])
+    while last:
+        generations.append(last)
+        last = [child for process in last for child in children.get(process, [])]
+    return generations
+
+
 def main(arguments: list[str]) -> None:
-    """Enter the given namespaces and become the command; leaves with 126 or 127 if it cannot."""
+    """Enter the given namespaces and become the command; leave with 125 to 127 if it cannot."""
     split = arguments.index("--")
     options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
     command = arguments[split + 1 :]
+    told = int(options["--told"]) if "--told" in options else None
     try:
         _prepare(options)
+        if told is not None:
+            os.set_inheritable(told, False)  # noqa: FBT003 - it takes no keywords
+            _fork_and_reap(float(options["--grace"]), told)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        _give_up(command[0], what, _NOT_RUN)
+        _give_up(command[0], what, NOT_ENTERED, told)
     try:
         os.execvp(command[0], command)  # noqa: S606 - the user's command, and no shell
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        _give_up(command[0], error.strerror, _NOT_FOUND if missing else _NOT_RUN)
+        _give_up(command[0], error.strerror, NOT_FOUND if missing else NOT_RUN, told)
 
 
-def _give_up(command: str, why: str | None, status: int) -> None:
-    sys.stderr.write(f"twbench: cannot run {command}: {why}\n")
+def _give_up(command: str, why: str | None, status: int, told: int | None) -> NoReturn:
+    if told is None:
+        sys.stderr.write(f"twbench: cannot run {command}: {why}\n")
+    else:
+        os.write(told, f"{status} {why}".encode())
     raise SystemExit(status) from None
 
 

@@ -53,6 +53,16 @@ class Host:
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reaper:
+    """Who is to wait for a command and all that it starts."""
+
+    grace_s: float
+    """How long what the command leaves running has to end once it is asked to."""
+    told: int
+    """A pipe's end, the caller's to close: "STATUS WHY" where the command cannot run, or empty."""
+
+
 class Lab:
     """The hosts of a plan, from `__enter__` to `__exit__`.
 
@@ -115,6 +125,7 @@ class Lab:
         *,
         hosts: Path | None = None,
         privileged: bool = True,
+        reaper: Reaper | None = None,
     ) -> tuple[list[str], tuple[int, ...]]:
         """Return `argv` made to run on `host`, and the descriptors to pass on as `pass_fds`.
 
@@ -124,6 +135,9 @@ class Lab:
 
         The command sees the file `hosts` as /etc/hosts. Unless it is `privileged`, it runs as the
         caller, and can change nothing of the lab: its links, addresses, sysctls and mounts.
+
+        With a `reaper` the process that is started is the command's parent, with the command's exit
+        status, and ends after all that the command starts (`enter` says what it answers to).
 
         LabError where `hosts` is asked for over link 'host', which has no namespaces of its own.
         """
@@ -138,7 +152,11 @@ class Lab:
             head += [option, "-" if descriptor is None else str(descriptor)]
         head += [] if hosts is None else ["--hosts", str(hosts)]
         head += [] if privileged else ["--privileges", "none"]
-        passed = tuple(each for each in (user, network) if each is not None)
+        told = None
+        if reaper is not None:
+            told = reaper.told
+            head += ["--grace", str(reaper.grace_s), "--told", str(told)]
+        passed = tuple(each for each in (user, network, told) if each is not None)
         return [*head, "--parent", str(os.getpid()), "--", *argv], passed
 
     def open(self, stack: str, path: str) -> int:

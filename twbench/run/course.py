@@ -35,7 +35,7 @@ from twbench.run.planning import (
     site_addresses,
     worker_module,
 )
-from twbench.run.program import EndedBy, Program, check_program, urls
+from twbench.run.program import EndedBy, NoProgramError, Program, check_program, urls
 from twbench.run.progress import Observer, Progress, progress_of
 from twbench.run.summarise import Notes, summarise_run
 from twbench.sampler.sampler import Sampler, Stack
@@ -78,6 +78,7 @@ def run_scenario(
     Raises:
         ScenarioError: the scenario asks for what no lab can be; nothing has been written then.
         LabError: the hosts cannot be made here.
+        NoProgramError: the program cannot be run.
         UsageError: the results folder cannot be used; as RecordError where that shows in mid-run.
     """
     if program is not None:
@@ -150,7 +151,7 @@ class Course:
                 await self._settle(sampler)
                 await self._sample_on()
                 await self._last_samples(sampler)
-            except LabError:
+            except (LabError, NoProgramError):
                 if self._stage == "starting":
                     self._writer.discard()
                 raise
@@ -222,7 +223,6 @@ class Course:
         sampling.add_done_callback(self._sampling_ended)
         showing = asyncio.create_task(self._show())
         self._background = (sampling, showing)
-        self._stage = "load"
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             if self._program is None:
@@ -232,6 +232,7 @@ class Course:
             stopping.cancel()
 
     async def _offer_by_fleet(self, stopping: "asyncio.Task[Any]") -> float:
+        self._stage = "load"
         self._start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in self._workers:
             await worker.say(b"start %d\n" % self._start_ns)
@@ -255,14 +256,18 @@ class Course:
         plan = self._lab.plan
         self._start_ns = time.monotonic_ns()
         environment = urls(self._scenario, plan)
-        program.start(self._lab, plan.clients[0].name, hosts=self._hosts, environment=environment)
+        client = plan.clients[0].name
+        await program.start(self._lab, client, hosts=self._hosts, environment=environment)
+        self._stage = "load"
         waited: set[asyncio.Future[Any]] = {stopping, program.ended}
         most_s = self._scenario.load.total_s
         await asyncio.wait(waited, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
         load_s = self._offered_s()
         cause = EndedBy.RUN if stopping.done() else EndedBy.DURATION
         if await program.end(EndedBy.INTERRUPT if self._interrupted else cause):
-            self._event("the program did not end when it was asked to, and was killed")
+            self._event(
+                "the program, or what it had started, did not end when asked to, and was killed"
+            )
         return load_s
 
     def _offered_s(self) -> float:

@@ -1,5 +1,6 @@
 """The examples of docs/your-own-crawler.md: each crawls the sites of configs/crawl.toml."""
 
+import ast
 import json
 import os
 import re
@@ -64,8 +65,21 @@ def test_coroutine_crawls_in_the_fleet_s_place(tmp_path: Path) -> None:
     assert summary["audit"]["balanced"]
 
 
+def code_of(text: str) -> str:
+    """Return what a Python text does: without its comments and docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node) is not None
+        ):
+            del node.body[0]
+    return ast.dump(tree)
+
+
 def test_page_shows_the_examples_as_they_are() -> None:
     page = PAGE.read_text()
+    [shown] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert code_of(shown) == code_of((PAGE.parent / "examples" / "my_crawler.py").read_text())
     for linked in re.findall(r"\(examples/([^)]+)\)", page):
         assert (PAGE.parent / "examples" / linked).is_file()
     for command in re.findall(r"^ +twbench \w+ (configs/\S+)", page, re.MULTILINE):

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twbench.crawl.frontier import Frontier, Manners, Target, addresses_of, frontier_of, sites_of
+from twbench.crawl.frontier import (
+    Frontier,
+    Manners,
+    Target,
+    addresses_of,
+    apportion,
+    frontier_of,
+    sites_of,
+)
 from twbench.model.plans import FleetPlan
 
 Plan = Callable[..., FleetPlan]
@@ -216,6 +224,61 @@ def test_workers_share_what_a_site_bears(
     assert all(borne[site] <= per_site for site in range(8))
     if delay:
         assert all(len(owners) <= 1 for owners in of.values()), "only one can keep a delay"
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 10**12), min_size=1, max_size=9))
+def test_parts_by_weight_add_up_and_are_exact_to_one(total: int, weights: list[int]) -> None:
+    weights[0] += 1
+    parts = apportion(total, weights)
+    assert sum(parts) == total
+    for part, weight in zip(parts, weights, strict=True):
+        assert abs(part * sum(weights) - total * weight) < sum(weights)
+
+
+@pytest.mark.parametrize(
+    "crawl", [{}, {"site_delay_ms": 1}, {"per_site": 1}, {"per_site": 3}, {"per_site": 9}], ids=str
+)
+@pytest.mark.parametrize(("sites", "workers"), [(1, 2), (3, 2), (5, 4)])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_workers_visit_as_many_pages_as_asked_all_together(
+    plan: Plan, crawl: dict[str, int], sites: int, workers: int, retries: int
+) -> None:
+    visits = 0
+    for worker in range(workers):
+        one = plan(
+            load={"requests": 101},
+            client={"crawl": crawl, "retries": retries},
+            web={"sites": sites},
+            worker=worker,
+            workers=workers,
+        )
+        course = play(frontier_of(one), until_ns=10**6 * MS)
+        assert course.over_ns is not None
+        visits += len(course.fresh())
+    assert visits == 101
+
+
+@pytest.mark.parametrize("crawl", [{"site_delay_ms": 1}, {"per_site": 1}, {"per_site": 3}], ids=str)
+def test_popularity_is_zipfs_however_the_workers_share_the_sites(
+    plan: Plan, crawl: dict[str, int]
+) -> None:
+    visits: Counter[int] = Counter()
+    for worker in range(2):
+        one = plan(
+            load={"requests": 4000},
+            client={"crawl": crawl},
+            web={"sites": 5, "popularity": 1},
+            worker=worker,
+            workers=2,
+        )
+        # a user alone finds every site free
+        course = play(
+            frontier_of(one), users=1, takes_ns=itertools.repeat(2 * MS), until_ns=10**6 * MS
+        )
+        visits.update(target.site for target in course.fresh())
+    weight = sum(1 / n for n in range(1, 6))
+    shares = [visits[site] / 4000 for site in range(5)]
+    assert shares == pytest.approx([1 / n / weight for n in range(1, 6)], abs=0.03)
 
 
 def test_sites_are_visited_by_zipfs_law_and_their_pages_follow_from_links(plan: Plan) -> None:

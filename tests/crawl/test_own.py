@@ -70,6 +70,23 @@ def test_mistake_is_told_in_one_sentence(tmp_path: Path, text: str | None, says:
     assert "\n" not in message
 
 
+def test_file_may_have_the_name_of_a_module_and_leaves_none_where_it_fails(tmp_path: Path) -> None:
+    import json
+
+    (tmp_path / "json.py").write_text("async def crawl(pages): ...\n")
+    path, crawl = load(f"{tmp_path}/json.py:crawl")
+    assert sys.modules["json"] is json
+    # as a dataclass in the file, for one, looks for it
+    assert vars(sys.modules[crawl.__module__])["crawl"] is crawl
+    assert path == str(tmp_path / "json.py")
+    del sys.modules[crawl.__module__]
+    before = set(sys.modules)
+    (tmp_path / "json.py").write_text("raise ValueError\n")
+    with pytest.raises(OwnCrawlerError):
+        load(f"{tmp_path}/json.py:crawl")
+    assert set(sys.modules) == before
+
+
 def test_failure_outside_of_the_users_file_is_told_whole() -> None:
     with pytest.raises(OwnCrawlerError) as raised:
         load("./no-such-file.py:crawl")

@@ -147,14 +147,50 @@ async def test_failure_is_booked_by_its_cause_and_ends_no_user(kind: str, plan: 
     [({}, "closed_unanswered"), ({"pool": {"size": 4}}, "keepalive_race")],
     ids=str,
 )
-async def test_answer_that_lacks_is_a_race_where_connections_are_kept(
+async def test_answer_that_lacks_is_a_race_where_a_connection_can_have_been_kept(
     client: dict[str, Any], booked: str, plan: Plan
 ) -> None:
-    def visited(_: Visit) -> None:
-        raise PageError(Phase.READ, "EOF")
+    outcomes = itertools.cycle([True, False])
 
-    report, _ = await crawl_by(by_each(visited)["tasks"], plan(load={"requests": 1}, client=client))
-    assert report.errors == {f"read:EOF:{booked}": 1}
+    def visited(visit: Visit) -> None:
+        if not next(outcomes):
+            raise PageError(Phase.READ, "EOF")
+        visit.got(200, 1)
+
+    one = plan(("127.0.0.1", 80), load={"concurrency": 1, "requests": 4}, client=client)
+    report, _ = await crawl_by(by_each(visited)["tasks"], one)
+    assert report.errors == {f"read:EOF:{booked}": 2}
+
+
+async def test_answer_that_lacks_is_no_race_with_a_site_that_never_answered(plan: Plan) -> None:
+    def visited(visit: Visit) -> None:
+        if visit.url.endswith("8080/"):
+            raise PageError(Phase.READ, "EOF")
+        visit.got(200, 1)
+
+    client = {"pool": {"size": 4}}
+    report, _ = await crawl_by(by_each(visited)["tasks"], plan(load={"requests": 8}, client=client))
+    assert report.errors == {"read:EOF:closed_unanswered": 4}
+
+
+@pytest.mark.parametrize(
+    ("reused", "booked"), [(True, "keepalive_race"), (False, "closed_unanswered")]
+)
+async def test_crawler_that_knows_whether_a_connection_had_served_is_believed(
+    reused: bool,
+    booked: str,
+    plan: Plan,
+) -> None:
+    outcomes = itertools.cycle([True, False])
+
+    def visited(visit: Visit) -> None:
+        if not next(outcomes):
+            raise PageError(Phase.READ, "EOF", reused=reused)
+        visit.got(200, 1)
+
+    one = plan(load={"concurrency": 1, "requests": 6}, client={"pool": {"size": 4}})
+    report, _ = await crawl_by(by_each(visited)["tasks"], one)
+    assert report.errors == {f"read:EOF:{booked}": 3}
 
 
 async def test_failed_pages_are_tried_again_as_often_as_asked(kind: str, plan: Plan) -> None:
@@ -194,6 +230,22 @@ async def test_pages_that_are_taken_and_not_visited_are_the_crawlers_mistake(pla
     _, error = await crawl_by(crawl, plan(load={"requests": 3}))
     assert isinstance(error, CrawlerError)
     assert "with visit:" in str(error)
+
+
+@pytest.mark.parametrize("visits", [0, 5])
+async def test_crawler_that_returns_while_there_are_pages_left_has_failed(
+    visits: int, plan: Plan
+) -> None:
+    async def crawl(pages: Pages) -> None:
+        handed_out = aiter(pages)
+        for _ in range(visits):
+            with await anext(handed_out) as visit:
+                visit.got(200, 1)
+
+    report, error = await crawl_by(crawl, plan())
+    assert report.ok == visits
+    assert isinstance(error, CrawlerError)
+    assert "returned while there were pages left" in str(error)
 
 
 async def test_visit_is_one_attempt(plan: Plan) -> None:
@@ -274,6 +326,36 @@ async def test_users_think_after_each_page(kind: str, plan: Plan) -> None:
     load = {"concurrency": 1, "requests": 4}
     await crawl_by(by_each(visited)[kind], plan(load=load, client={"crawl": {"think_ms": 30}}))
     assert all(b - a >= 28_000_000 for a, b in itertools.pairwise(at_ns))
+
+
+async def test_nobody_thinks_after_the_last_page(kind: str, plan: Plan) -> None:
+    client = {"crawl": {"think_ms": 600_000}}
+    crawl = by_each(lambda visit: visit.got(200, 1))[kind]
+    report, error = await crawl_by(crawl, plan(load={"requests": 1}, client=client))
+    assert error is None
+    assert report.ok == 1
+
+
+async def test_tasks_and_threads_wait_beside_each_other(plan: Plan) -> None:
+    async def crawl(pages: Pages) -> None:
+        async def user() -> None:
+            async for visit in pages:
+                with visit:
+                    await asyncio.sleep(0.001)
+                    visit.got(200, 1)
+
+        def user_in_thread() -> None:
+            for visit in pages:
+                with visit:
+                    time.sleep(0.001)
+                    visit.got(200, 1)
+
+        await asyncio.gather(pages.share(user), pages.share_threads(user_in_thread))
+
+    one = plan(load={"requests": 400, "duration_s": 600}, client={"crawl": {"per_site": 1}})
+    report, error = await crawl_by(crawl, one)
+    assert error is None
+    assert report.ok == 400
 
 
 async def test_users_without_a_connection_pause_longer_and_longer(kind: str, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from twbench.crawl.worker import _own_part
 from twbench.model.crawling import LIBRARIES
 from twbench.model.plans import Endpoint, FleetPlan, ServerPlan
 from twbench.model.reports import FleetReport
@@ -29,11 +30,12 @@ WITHOUT_UVLOOP = (
     "import sys; sys.modules['uvloop'] = None\nfrom twbench.crawl.worker import main\nmain()",
 )
 OWN = """
-import asyncio, time
+import asyncio, os, subprocess, time
 from twbench.crawl import Pages
 
 async def crawl(pages: Pages) -> None:
     print("this is no message")
+    assert not [name for name in os.environ if name.lower().endswith("_proxy")]
 
     async def user() -> None:
         async for visit in pages:
@@ -47,6 +49,14 @@ async def crawl(pages: Pages) -> None:
 
     await pages.share(user)
 
+async def beside(pages: Pages) -> None:
+    subprocess.run(["sh", "-c", "cat; echo hello; ls -l /proc/self/fd"], check=True)
+    os.write(1, b"nor is this")
+    await crawl(pages)
+
+async def leave(pages: Pages) -> None:
+    pass
+
 async def hang(pages: Pages) -> None:
     await asyncio.to_thread(time.sleep, 600)
 
@@ -56,6 +66,9 @@ async def stumble(pages: Pages) -> None:
             visit.got(200, 1)
         raise LookupError("a page without a title")
 """
+
+PROXIES = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+"""Nobody is there, and nobody is to ask there."""
 
 Plan = Callable[..., FleetPlan]
 Serve = Callable[..., Awaitable[tuple[Endpoint, Listener]]]
@@ -115,7 +128,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             stdout=PIPE,
             stderr=PIPE,
             cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT)},
+            env={"PYTHONPATH": str(ROOT), **PROXIES},
         )
         workers.append(Worker(process))
         return workers[-1]
@@ -168,7 +181,7 @@ async def test_worker_carries_out_its_plan_with_every_engine(
     assert ready["engine"].startswith(engine)
     assert await worker.finish() == 0
     assert worker.done
-    assert worker.reports >= 3, "one report a tick of 0.1 s"
+    assert worker.reports >= 2, "a report each 0.1 s, of a load of 0.3 s, and the last"
     assert (worker.total.attempted, worker.total.ok) == (60, 60)
     assert worker.total.received_bytes == 60 * 512
     assert listener.ledger.report.requests == 60
@@ -230,6 +243,35 @@ async def test_users_exception_ends_the_worker_with_its_traceback_and_every_repo
     reason = "LookupError: a page without a title"
     assert lines[-1] == f"the crawler ./own.py:stumble failed: {reason}"
     assert all("twbench/crawl" not in line for line in lines)
+
+
+async def test_what_a_crawler_starts_and_writes_is_apart_from_the_lines(
+    start: Start, serve: Serve, plan: Plan
+) -> None:
+    endpoint, _ = await serve()
+    worker = await start()
+    await worker.begin(plan(endpoint, load={"requests": 9}, client={"engine": "./own.py:beside"}))
+    assert await worker.finish() == 0
+    assert (worker.done, worker.total.ok) == (True, 9)
+    assert worker.process.stderr is not None
+    written = (await worker.process.stderr.read()).decode()
+    assert written.startswith("hello\n")
+    assert "nor is this" in written
+    assert "0 -> /dev/null" in written
+    # its own listing, and the standard streams
+    assert written.count(" -> ") == 4
+
+
+async def test_crawler_that_returns_at_once_ends_the_worker_with_a_sentence(
+    start: Start, plan: Plan
+) -> None:
+    worker = await start()
+    await worker.begin(plan(client={"engine": "./own.py:leave"}))
+    assert await worker.finish() == 1
+    assert not worker.done
+    assert worker.process.stderr is not None
+    said = (await worker.process.stderr.read()).decode().splitlines()[-1]
+    assert "the crawler ./own.py:leave failed: CrawlerError: it returned while" in said
 
 
 @pytest.mark.parametrize("how", ["stop", "end of input"])
@@ -296,3 +338,12 @@ async def test_pool_is_shared_among_the_workers(start: Start, serve: Serve, plan
     assert await worker.finish() == 0
     assert worker.total.ok == 30
     assert listener.ledger.report.accepted == 2
+
+
+async def test_bound_on_idle_connections_is_shared_among_the_workers(plan: Plan) -> None:
+    for most, own in ((None, None), (5, 2), (1, 1)):
+        pool = {"size": 100, "idle": most}
+        client = {"engine": "streams", "pool": pool}
+        made = _own_part(plan(("127.0.0.1", 1), client=client, worker=1, workers=2))
+        assert made.pool
+        assert (made.pool.size, made.pool.idle) == (50, own)

@@ -60,6 +60,16 @@ def test_contestant_that_says_what_the_base_says_does_not_differ_in_it() -> None
     assert [c.differs for c in contest.contestants] == [{}, {"load.concurrency": 9}]
 
 
+def test_what_a_preset_takes_away_from_the_base_differs_too() -> None:
+    text = f"{BASE}client.pool = {{ size = 7, requests_per_connection = 3 }}\n"
+    a, b = parse(f'{text}{A}preset = "go-like"\n{B}', "client.pool.idle=1").contestants
+    assert a.scenario.client.pool
+    assert a.differs["client.pool.size"] == a.scenario.client.pool.size
+    assert a.differs["client.pool.requests_per_connection"] is None
+    assert a.scenario.client.pool.requests_per_connection is None
+    assert b.differs == {}
+
+
 def test_contestant_without_a_description_has_its_presets() -> None:
     contest = parse(f'{BASE}{A}preset = "go-like"\n{B}')
     first, second = contest.contestants
@@ -73,11 +83,37 @@ def test_every_preset_makes_a_contestant() -> None:
     assert [c.preset for c in contest.contestants] == [*PRESETS]
 
 
-def test_overrides_are_laid_over_every_contestant_and_those_of_the_comparison_over_it() -> None:
-    given_ = ("load.concurrency=3", "compare.repeats=2", "name=other")
+def test_overrides_are_laid_over_the_base_and_a_contestant_keeps_its_own_knob() -> None:
+    given_ = ("load.concurrency=3", "client.workers=2", "compare.repeats=2", "name=other")
     contest = parse(f"{BASE}{A}load.concurrency = 9\n{B}", *given_)
-    assert [c.scenario.load.concurrency for c in contest.contestants] == [3, 3]
+    a, b = contest.contestants
+    assert [c.scenario.load.concurrency for c in (a, b)] == [9, 3]
+    assert [c.scenario.client.workers for c in (a, b)] == [2, 2]
+    assert (a.differs, b.differs) == ({"load.concurrency": 9}, {})
     assert (contest.repeats, contest.name) == (2, "other")
+    # what a preset sets is the contestant's own too
+    preset = PRESETS["scrapy-like"].tables["load"]["concurrency"]
+    text = f'{BASE}{A}preset = "scrapy-like"\n{B}'
+    a, b = parse(text, "load.concurrency=3").contestants
+    assert [c.scenario.load.concurrency for c in (a, b)] == [preset, 3]
+    assert a.differs["load.concurrency"] == preset
+
+
+def test_contestant_that_says_what_an_override_says_does_not_differ_in_it() -> None:
+    contest = parse(f"{BASE}{A}load.concurrency = 9\n{B}", "load.concurrency=9")
+    assert [c.differs for c in contest.contestants] == [{}, {}]
+
+
+def test_overrides_of_what_knobs_share_leave_the_knobs_as_they_are() -> None:
+    [path] = [each for each in CONTESTS if each.name == "compare-knobs.toml"]
+    key = "net.ipv4.ip_local_port_range"
+    contest = load_contest(
+        path, overrides=["load.rate_per_s=900", f"lab.client.sysctl.{key}=40000 42000"]
+    )
+    ranges = {c.name: c.scenario.lab.client.sysctl[key] for c in contest.contestants}
+    assert ranges.pop("wide-range") == "1024 65535"
+    assert set(ranges.values()) == {"40000 42000"}
+    assert {c.scenario.load.rate_per_s for c in contest.contestants} == {900}
 
 
 def test_mistakes_of_all_are_told_at_once_and_those_of_the_base_once() -> None:
@@ -87,11 +123,11 @@ def test_mistakes_of_all_are_told_at_once_and_those_of_the_base_once() -> None:
         f'{A}preset = "nothing"\n{B}client.engine = "streamz"\nclient.pool.sise = 1\n'
     )
     assert keys(text, "nonsense") == [
+        "--set",
         "name",
         "compare.repeats",
         "compare.basline",
         "contestant[0].preset",
-        "--set",
         "foo",
         "contestant[1].client.engine",
         "contestant[1].client.pool.sise",
@@ -102,7 +138,8 @@ def test_mistakes_of_all_are_told_at_once_and_those_of_the_base_once() -> None:
     ("text", "key", "said"),
     [
         (f"{BASE}{A}", "contestant", "at least 2 tables"),
-        (f"{BASE}{A}{A}", "contestant", "a: allowed is each name once"),
+        (f"{BASE}{A}{A}", "contestant", "allowed is each name once"),
+        (f"description = 5\n{BASE}{A}{B}", "description", "string"),
         (f'{BASE}compare.baseline = "c"\n{A}{B}', "compare.baseline", "of a contestant: a, b"),
         (f"{BASE}[[contestant]]\n{B}", "contestant[0].name", "required"),
         (f'{BASE}[[contestant]]\nname = "A!"\n{B}', "contestant[0].name", "lower-case"),
@@ -118,6 +155,14 @@ def test_mistakes_of_all_are_told_at_once_and_those_of_the_base_once() -> None:
 def test_what_is_no_comparison_is_told_with_what_is_missing(text: str, key: str, said: str) -> None:
     found = [allowed for where, _, allowed in problems(text) if where == key]
     assert any(said in allowed for allowed in found), problems(text)
+
+
+def test_contestants_of_one_name_are_told_together_with_the_other_mistakes() -> None:
+    text = f'{BASE}compare.repeats = 0\n{A}{A}preset = "nothing"\n{B}'
+    assert keys(text) == ["contestant", "compare.repeats", "contestant[1].preset"]
+    assert [found for key, found, _ in problems(text) if key == "contestant"] == [
+        "2 of the name 'a'"
+    ]
 
 
 def test_override_of_a_single_contestant_is_refused() -> None:

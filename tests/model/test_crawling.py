@@ -254,6 +254,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "client.socket",
         "a crawler's library makes its sockets: allowed is nothing here",
     ),
+    (
+        {"web": {}, "client": {"pool": {"idle_gap_ms": 5}}},
+        "client.pool.idle_gap_ms",
+        "users of a crawl pause by client.crawl.think_ms: allowed is 0",
+    ),
 ]
 
 
@@ -270,6 +275,53 @@ def test_what_no_crawl_can_be_told_is_refused(
 )
 def test_the_same_is_allowed_without_a_crawl(tables: dict[str, Any]) -> None:
     scenario(**{name: table for name, table in tables.items() if name != "web"})
+
+
+@pytest.mark.parametrize("engine", [*LIBRARIES, OWN])
+def test_pool_of_our_own_is_refused_beside_one_that_is_not(engine: str) -> None:
+    allowed = f"'{engine}' has a pool of its own: allowed with 'streams' alone"
+    assert problems(client={"engine": engine, "pool": {}}) == [("client.pool", allowed)]
+    scenario(web={}, client={"pool": {}})
+
+
+@pytest.mark.parametrize("engine", ["auto", "streams", "uring", "httpx", OWN])
+def test_librarys_table_beside_another_engine_is_its_defaults(engine: str) -> None:
+    allowed = f"the engine is '{engine}': allowed with 'aiohttp' alone"
+    found = problems(client={"engine": engine, "aiohttp": {"limit": 3}})
+    assert found == [("client.aiohttp", allowed)]
+    scenario(client={"engine": engine, "aiohttp": {"limit": 100}})
+    scenario(client={"engine": "aiohttp", "aiohttp": {"limit": 3}})
+
+
+# what manners, sites, workers and hosts make one worker too many
+@pytest.mark.parametrize(
+    ("crawl", "sites", "workers", "hosts", "most"),
+    [
+        ({"site_delay_ms": 1}, 1, 2, 1, 1),
+        ({"site_delay_ms": 1, "per_site": 9}, 5, 3, 2, 5),
+        ({"per_site": 1}, 1, 2, 1, 1),
+        ({"per_site": 2}, 3, 5, 1, 4),
+    ],
+)
+def test_workers_without_a_site_are_refused(
+    crawl: dict[str, int], sites: int, workers: int, hosts: int, most: int
+) -> None:
+    tables = {"lab": {"client": {"hosts": hosts}}, "load": CLOSED | {"concurrency": 99}}
+    client = {"workers": workers, "crawl": crawl}
+    together = (
+        f"allowed is at most {most} on all client hosts together (lab.client.hosts is {hosts})"
+    )
+    allowed = f"{together}: more would have no site of their own, by client.crawl"
+    assert problems(web={"sites": sites}, client=client, **tables) == [("client.workers", allowed)]
+    scenario(web={"sites": sites + 1}, client=client, **tables)
+    scenario(web={"sites": sites}, client=client | {"crawl": {}}, **tables)
+
+
+def test_worker_without_a_user_is_refused_in_a_crawl() -> None:
+    one = {"load": CLOSED | {"concurrency": 1}, "client": {"workers": 2}}
+    each = "one for each worker (client.workers x lab.client.hosts)"
+    assert problems(web={}, **one) == [("load.concurrency", f"allowed is at least 2, {each}")]
+    scenario(**one)
 
 
 def test_plain_server_on_a_ring_may_be_crawled_by_a_library() -> None:

@@ -7,11 +7,11 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from twbench.fleet.part import NEVER_NS, SECOND_NS, own_share
+from twbench.fleet.part import NEVER_NS, SECOND_NS
 from twbench.model.plans import FleetPlan, share
 from twbench.model.sites import Sites
 
@@ -111,7 +111,7 @@ class Frontier:
             site = self._free.find(self._choose(self._free.total))
             target = Target(site, self._page_of(site))
             self._left -= 1
-        elif self._is_over():
+        elif self.is_over:
             return None
         else:
             return self._wakes[0][0] if self._wakes else NEVER_NS
@@ -143,7 +143,9 @@ class Frontier:
             self._retries_due += 1
         self._settle(site, now_ns)
 
-    def _is_over(self) -> bool:
+    @property
+    def is_over(self) -> bool:
+        """Return whether there is nothing left to visit, now or later."""
         if not any(self._at_once):
             return True
         may_return = self._under_way and self._manners.retries
@@ -202,26 +204,40 @@ class _Lottery:
 def frontier_of(plan: FleetPlan) -> Frontier:
     """Return the frontier of one worker: of the scenario's sites, or of the destinations in turn.
 
-    Workers share what a site bears. Where a delay is asked for, each site belongs to one worker
-    alone, and so where it bears fewer visits at once than there are workers.
+    Workers share what a site bears, and with it its visits. Where a delay is asked for, each site
+    belongs to one worker alone. A worker's part of the quota is its sites' part of the popularity,
+    so that all of it is carried out, and Zipf's law holds for all workers together.
     """
     scenario, web = plan.scenario, plan.scenario.web
     crawl, total = scenario.client.crawl, scenario.load.requests
+    sites = web.sites if web else len(plan.destinations)
+    alone = crawl.site_delay_ms > 0
+    at_once = [
+        [_at_once(crawl.per_site, turn, plan.workers, alone=alone) for turn in _turns(site, plan)]
+        for site in range(sites)
+    ]
+    popularity = [1] * sites
+    if web:
+        popularity = [max(1, round(weight * _HEAVIEST)) for weight in sites_of(plan).weights()]
+    weights = [
+        [weight * (1 if bound is None else bound) for bound in of_site]
+        for weight, of_site in zip(popularity, at_once, strict=True)
+    ]
+    of_workers = [sum(of_worker) for of_worker in zip(*weights, strict=True)]
     manners = Manners(
         site_delay_ns=round(crawl.site_delay_ms * _MS_NS),
         retries=scenario.client.retries,
         backoff_ns=round(scenario.client.retry_backoff_ms * _MS_NS),
-        quota=None if total is None else own_share(plan, total),
+        quota=None if total is None else apportion(total, of_workers)[plan.worker],
     )
-    sites = web.sites if web else len(plan.destinations)
-    at_once = [
-        _own_at_once(crawl.per_site, plan, site, alone=bool(manners.site_delay_ns))
-        for site in range(sites)
-    ]
+    own_at_once = [of_site[plan.worker] for of_site in at_once]
     if web is None:
         turn = itertools.count(plan.worker)
         return Frontier(
-            manners, weights=[1] * sites, at_once=at_once, choose=lambda below: next(turn) % below
+            manners,
+            weights=popularity,
+            at_once=own_at_once,
+            choose=lambda below: next(turn) % below,
         )
     web_pages = sites_of(plan)
     chance = random.Random(f"{scenario.load.seed}/{plan.worker}").random
@@ -232,21 +248,34 @@ def frontier_of(plan: FleetPlan) -> Frontier:
 
     return Frontier(
         manners,
-        weights=[max(1, round(weight * _HEAVIEST)) for weight in web_pages.weights()],
-        at_once=at_once,
+        weights=[of_site[plan.worker] for of_site in weights],
+        at_once=own_at_once,
         links=links,
         pages=web.pages,
         choose=lambda below: int(chance() * below),
     )
 
 
-def _own_at_once(per_site: int | None, plan: FleetPlan, site: int, *, alone: bool) -> int | None:
-    """Return how many visits at once a site bears from this worker."""
-    turn = (plan.worker + site) % plan.workers
+def _turns(site: int, plan: FleetPlan) -> Iterator[int]:
+    """Give each worker's place in the queue for a site.
+
+    It goes round from site to site, so that no worker gets all the small shares.
+    """
+    return ((worker + site) % plan.workers for worker in range(plan.workers))
+
+
+def _at_once(per_site: int | None, turn: int, workers: int, *, alone: bool) -> int | None:
+    """Return how many visits at once a site bears from the worker whose turn this is."""
     if alone:
         return 0 if turn else per_site
-    # which worker gets what is left over goes round, so that no worker gets all the small shares
-    return None if per_site is None else share(per_site, turn, plan.workers)
+    return None if per_site is None else share(per_site, turn, workers)
+
+
+def apportion(total: int, weights: Iterable[int]) -> list[int]:
+    """Return the parts of a total by weight, each to less than one; they add up."""
+    sums = list(itertools.accumulate(weights, initial=0))
+    cuts = [total * below // sums[-1] for below in sums]
+    return [high - low for low, high in itertools.pairwise(cuts)]
 
 
 def sites_of(plan: FleetPlan) -> Sites:

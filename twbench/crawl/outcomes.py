@@ -17,10 +17,15 @@ from twbench.model.scenario import ClientSpec
 class PageError(Exception):
     """What a crawler raises that knows by itself what has become of a page."""
 
-    def __init__(self, phase: Phase, error: str) -> None:
-        """Keep the phase and the errno's name, or one of twbench.model.outcomes' own."""
+    def __init__(self, phase: Phase, error: str, *, reused: bool | None = None) -> None:
+        """Keep the phase and the errno's name, or one of twbench.model.outcomes' own.
+
+        `reused` says whether the connection had served before and no part of this answer came;
+        None: it is not known.
+        """
         self.phase = phase
         self.error = error
+        self.reused = reused
         super().__init__(f"{phase}: {error}")
 
 

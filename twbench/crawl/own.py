@@ -9,6 +9,9 @@ from types import TracebackType
 
 from twbench.crawl.pages import Crawl
 
+_MODULE = "twbench_crawler_of_ones_own"
+"""Its name among the modules: the file's own may be that of another."""
+
 
 class OwnCrawlerError(Exception):
     """The file, or the name in it, is no crawler; the message says what is wrong with it."""
@@ -26,17 +29,18 @@ def load(engine: str) -> tuple[str, Crawl]:
     path = Path(file).resolve()
     if not path.is_file():
         raise OwnCrawlerError(f"{file}: there is no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None:
         raise OwnCrawlerError(f"{file}: this is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
+    sys.modules[_MODULE] = module
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise OwnCrawlerError(f"{file}, line {error.lineno}: {error.msg}") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file may raise
+        del sys.modules[_MODULE]
+        if isinstance(error, SyntaxError):
+            raise OwnCrawlerError(f"{file}, line {error.lineno}: {error.msg}") from None
         line = _line_in(str(path), error.__traceback__)
         raise OwnCrawlerError(f"{file}, line {line}: {type(error).__name__}: {error}") from None
     return str(path), _coroutine(file, name, getattr(module, name, None))

@@ -38,6 +38,8 @@ class Pages:
         self._frontier = frontier_of(plan)
         self._addresses = addresses_of(plan)
         self._keeps = keeps(client)
+        self._answered: set[int] = set()
+        """Sites that have answered this worker: to them there can be a kept connection."""
         self._think_ns = round(client.crawl.think_ms * SECOND_NS / 1000)
         self._total_ns = round(load.total_s * SECOND_NS)
         self._end_ns = NEVER_NS
@@ -49,8 +51,7 @@ class Pages:
         self._changed = threading.Condition(self._lock)
         self._first_thread = threading.Lock()
         self._first_task = asyncio.Lock()
-        self._task_waits = False
-        self._waiting = False
+        self._task_waits = self._thread_waits = False
         self._stopped = threading.Event()
         self._resting: set[asyncio.Future[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -65,14 +66,17 @@ class Pages:
             self._alarm = Alarm()
         rest = Rest(self._think_ns)
         while True:
-            with self._lock:
-                taken = self.concurrency if self._first_task.locked() else self._take()
-            # most often there is a page at once
-            visit = await self._next() if isinstance(taken, int) else taken
+            if self._first_task.locked():
+                visit = await self._next()
+            else:
+                with self._lock:
+                    taken = self._take()
+                # most often there is a page at once
+                visit = await self._next() if isinstance(taken, int) else taken
             if visit is None:
                 return
             yield visit
-            if self._think_ns or visit.failed_in is not None:
+            if (self._think_ns or visit.failed_in is not None) and not self._frontier.is_over:
                 await self._rest(rest.after(visit))
 
     def __iter__(self) -> Iterator[Visit]:
@@ -80,7 +84,8 @@ class Pages:
         rest = Rest(self._think_ns)
         while (visit := self._next_in_thread()) is not None:
             yield visit
-            if rest_ns := rest.after(visit):
+            rest_ns = rest.after(visit)
+            if rest_ns and not self._frontier.is_over:
                 self._stopped.wait(rest_ns / SECOND_NS)
 
     async def share(self, user: Callable[[], Awaitable[None]]) -> None:
@@ -132,7 +137,7 @@ class Pages:
                 return
             self._under_way.remove(visit)
             self._frontier.done(visit.target, ok=self._book(visit, error, now_ns), now_ns=now_ns)
-            if self._waiting:
+            if self._task_waits or self._thread_waits:
                 self._tell()
 
     def _book(self, visit: Visit, error: BaseException | None, now_ns: int) -> bool:
@@ -142,6 +147,7 @@ class Pages:
         if visit.target.attempt:
             report.retried += 1
         if visit.got_ns:
+            self._answered.add(visit.target.site)
             ledger.request_ns.append(visit.got_ns - visit.began_ns)
             report.received_bytes += visit.body_bytes
             if visit.status < _FAILURE:
@@ -153,7 +159,9 @@ class Pages:
         else:
             phase, name = Phase.READ, "CANCELLED"
         # an engine of ours knows; of a library it can only be supposed
-        reused = getattr(error, "reused", self._keeps)
+        reused: bool | None = getattr(error, "reused", None)
+        if reused is None:
+            reused = self._keeps and visit.target.site in self._answered
         ledger.error(phase, name, reused=reused, now_ns=now_ns)
         visit.failed_in = phase
         return False
@@ -168,6 +176,12 @@ class Pages:
     def end_ns(self) -> int:
         """Return when the load ends by itself, CLOCK_MONOTONIC."""
         return self._end_ns
+
+    @property
+    def are_left(self) -> bool:
+        """Return whether there would be pages still, now or later."""
+        in_time = time.monotonic_ns() < self._end_ns
+        return in_time and self.concurrency > 0 and not self._frontier.is_over
 
     def stop(self) -> None:
         """Hand out nothing more, and let nobody wait for it; from the loop's thread."""
@@ -224,7 +238,6 @@ class Pages:
                 with self._lock:
                     taken = self._take()
                     self._task_waits = isinstance(taken, int)
-                    self._waiting = self._task_waits
                 if not isinstance(taken, int):
                     return taken
                 await self._alarm.until(taken)
@@ -233,9 +246,9 @@ class Pages:
         with self._first_thread, self._lock:
             while isinstance(taken := self._take(), int):
                 left_s = (taken - time.monotonic_ns()) / SECOND_NS
-                self._waiting = True
+                self._thread_waits = True
                 self._changed.wait(min(max(left_s, 0), threading.TIMEOUT_MAX))
-                self._waiting = False
+                self._thread_waits = False
             return taken
 
     def _tell(self) -> None:

@@ -50,9 +50,10 @@ class Visit:
 
     def got(self, status: int, body_bytes: int) -> None:
         """Tell of a whole answer: its HTTP status, and the size of its body."""
-        self.got_ns = time.monotonic_ns()
         self.status = status
         self.body_bytes = body_bytes
+        # last: whoever cuts a thread off takes what has this for whole
+        self.got_ns = time.monotonic_ns()
 
     def __enter__(self) -> Self:
         """Begin the attempt, now."""

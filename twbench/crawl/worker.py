@@ -10,13 +10,20 @@ import time
 from typing import Any
 
 from twbench.crawl.engines import NoEngineError, engine_of
+from twbench.crawl.engines.surroundings import forget_proxies
 from twbench.crawl.own import told
 from twbench.crawl.pages import Crawl, CrawlerError, Pages
 from twbench.fleet import part
 from twbench.fleet.ledger import Ledger
 from twbench.model.plans import FleetPlan
 from twbench.model.scenario import ClientSpec
-from twbench.process.lines import prepare_process, read_input, say, settle_memory
+from twbench.process.lines import (
+    prepare_process,
+    read_input,
+    say,
+    set_lines_apart,
+    settle_memory,
+)
 from twbench.process.loop import loop_name, run_loop
 
 _TICK_S = 0.1
@@ -26,8 +33,10 @@ _TO_CLEAN_UP_S = 2.0
 def main() -> None:
     """Run one worker to its end."""
     prepare_process()
-    # what a crawler prints is no line of ours
+    set_lines_apart()
+    # what a crawler prints comes in order with its errors
     sys.stdout = sys.stderr
+    forget_proxies()
     run_loop(_main())
 
 
@@ -73,8 +82,9 @@ def _own_part(plan: FleetPlan) -> ClientSpec:
     client = plan.scenario.client
     if client.pool is None:
         return client
-    size = max(1, part.own_share(plan, client.pool.size))
-    return client.model_copy(update={"pool": client.pool.model_copy(update={"size": size})})
+    bounds = {"size": client.pool.size, "idle": client.pool.idle}
+    own = {key: max(1, part.own_share(plan, most)) for key, most in bounds.items() if most}
+    return client.model_copy(update={"pool": client.pool.model_copy(update=own)})
 
 
 async def carry(
@@ -92,6 +102,7 @@ async def carry(
         await asyncio.wait(
             either, timeout=_left_s(pages.end_ns), return_when=asyncio.FIRST_COMPLETED
         )
+    early = task.done() and not stopped.done() and pages.are_left
     pages.stop()
     await asyncio.wait({task}, timeout=pages.grace_s)
     cut_off = task.cancel()
@@ -100,11 +111,17 @@ async def carry(
     forgotten = pages.cut_off()
     if not task.done() or task.cancelled():
         return None
-    if forgotten and not cut_off and not task.exception():
+    if task.exception() or cut_off:
+        return task.exception()
+    if forgotten:
         return CrawlerError(
             f"{forgotten} pages were taken and not visited: `with visit:` is missing"
         )
-    return task.exception()
+    if early:
+        return CrawlerError(
+            "it returned while there were pages left: `async for visit in pages` ends with them"
+        )
+    return None
 
 
 async def _run(crawl: Crawl, pages: Pages) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,10 @@ class Entry(Table):
     name: Slug = Field(description="as it appears in results")
     preset: Annotated[str, AfterValidator(_preset)] | None = Field(
         None,
-        description="a design that this one begins with: `twbench compare --presets`",
+        description=(
+            "a design that this one begins with, instead of the base's pool and libraries:"
+            " `twbench compare --presets`"
+        ),
         json_schema_extra={"enum": [*PRESETS, None]},
     )
     description: str = Field("", description="what is special about it")
@@ -52,6 +56,7 @@ class _Frame(Table):
     """What a comparison's file holds besides a scenario."""
 
     name: Slug
+    description: str = ""
     compare: CompareSpec = CompareSpec()
     contestant: tuple[Entry, ...] = Field(max_length=50)
 
@@ -62,8 +67,6 @@ class _Frame(Table):
         if len(names) < _FEWEST:
             what = f"{len(names)}: a comparison takes at least {_FEWEST} tables [[contestant]]"
             wrong.append((("contestant",), what))
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            wrong.append((("contestant",), f"{', '.join(twice)}: allowed is each name once"))
         baseline = self.compare.baseline
         if baseline is not None and baseline not in names:
             what = f"allowed is the name of a contestant: {', '.join(names)}"
@@ -80,7 +83,7 @@ class Contestant:
     description: str
     preset: str | None
     differs: Mapping[str, Any]
-    """Dotted keys of what it lays over the base, with their values."""
+    """Dotted keys in which it is not as the base with its overrides; None: it has none of them."""
     scenario: Scenario
 
 
@@ -97,7 +100,10 @@ class Contest:
 
 
 def load_contest(path: Path, *, overrides: Iterable[str] = ()) -> Contest:
-    """Read the comparison at `path`; `key=value` overrides are laid over every contestant.
+    """Read the comparison at `path`; `key=value` overrides are laid over the base.
+
+    What a contestant or its preset sets is therefore its own still: a contest of pool sizes stays
+    one whatever the base's pool.
 
     Raises:
         ScenarioError: the file cannot be read, is no TOML, or has mistakes (all are listed).
@@ -114,15 +120,16 @@ def parse_contest(text: str, *, source: str, overrides: Iterable[str] = ()) -> C
         raise ScenarioError(source, [plain])
     entries = raw["contestant"] if isinstance(raw["contestant"], list) else []
     problems: list[Problem] = []
-    of_each = _laid_over_frame(raw, overrides, problems)
+    problems += _laid_over_base(raw, overrides)
+    problems += _of_one_name(entries)
     frame = _frame(raw, source, problems)
     base = {key: value for key, value in raw.items() if key not in ("compare", "contestant")}
     found: list[list[Problem]] = []
     contestants = []
     for number, entry in enumerate(entries):
-        laid = _laid_over(entry)
+        tree = _laid_over(base, entry)
         mine: list[Problem] = []
-        scenario = _scenario(base, entry, laid, of_each, mine)
+        scenario = _scenario(tree, entry, mine)
         found.append(mine)
         if frame and scenario:
             about = frame.contestant[number]
@@ -132,7 +139,7 @@ def parse_contest(text: str, *, source: str, overrides: Iterable[str] = ()) -> C
                     name=about.name,
                     description=about.description or preset,
                     preset=about.preset,
-                    differs=dict(_differing(laid, base)),
+                    differs=dict(_differing(tree, base)),
                     scenario=scenario,
                 )
             )
@@ -141,7 +148,7 @@ def parse_contest(text: str, *, source: str, overrides: Iterable[str] = ()) -> C
         raise ScenarioError(source, list(dict.fromkeys(problems)))
     return Contest(
         name=frame.name,
-        description=base.get("description", ""),
+        description=frame.description,
         repeats=frame.compare.repeats,
         seed=frame.compare.seed,
         baseline=frame.compare.baseline,
@@ -178,21 +185,24 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 _OF_ENTRY = tuple(Entry.model_fields)
 
 
-def _laid_over_frame(
-    raw: dict[str, Any], overrides: Iterable[str], problems: list[Problem]
-) -> list[str]:
-    """Put those overrides into the raw tree that are the comparison's; return the others."""
-    of_each = []
+def _laid_over_base(raw: dict[str, Any], overrides: Iterable[str]) -> Iterator[Problem]:
+    """Put overrides into the raw tree, below the contestants; give the problems there are."""
     for item in overrides:
-        first = item.partition("=")[0].strip().partition(".")[0]
-        if first == "contestant":
+        if item.partition("=")[0].strip().partition(".")[0] == "contestant":
             allowed = "allowed is a key of the scenario, for all contestants, or of [compare]"
-            problems.append(Problem(key="--set", found=repr(item), allowed=allowed))
-        elif first not in ("compare", "name", "description"):
-            of_each.append(item)
+            yield Problem(key="--set", found=repr(item), allowed=allowed)
         elif problem := override(raw, item):
-            problems.append(problem)
-    return of_each
+            yield problem
+
+
+def _of_one_name(entries: Sequence[object]) -> Iterator[Problem]:
+    """Give each name that contestants share, whatever else is wrong with them."""
+    tables = (entry for entry in entries if isinstance(entry, Mapping))
+    names = Counter(str(entry["name"]) for entry in tables if "name" in entry)
+    for name, count in names.items():
+        if count > 1:
+            found = f"{count} of the name '{name}'"
+            yield Problem(key="contestant", found=found, allowed="allowed is each name once")
 
 
 def _frame(raw: Mapping[str, Any], source: str, problems: list[Problem]) -> _Frame | None:
@@ -215,28 +225,20 @@ def _frame(raw: Mapping[str, Any], source: str, problems: list[Problem]) -> _Fra
         return None
 
 
-def _laid_over(entry: object) -> dict[str, Any]:
-    """Return the tables that a contestant lays over the base: its preset's, then its own."""
+def _laid_over(base: Mapping[str, Any], entry: object) -> dict[str, Any]:
+    """Return the base with a contestant laid over it: its preset's tables, then its own."""
     if not isinstance(entry, Mapping):
-        return {}
+        return dict(base)
     preset = PRESETS.get(str(entry.get("preset")))
-    own = {key: value for key, value in entry.items() if key not in _OF_ENTRY}
-    return merged(preset.tables if preset else {}, own)
+    below = merged(preset.over(base), preset.tables) if preset else base
+    return merged(below, {key: value for key, value in entry.items() if key not in _OF_ENTRY})
 
 
-def _scenario(
-    base: Mapping[str, Any],
-    entry: object,
-    laid: Mapping[str, Any],
-    overrides: Sequence[str],
-    problems: list[Problem],
-) -> Scenario | None:
+def _scenario(tree: Mapping[str, Any], entry: object, problems: list[Problem]) -> Scenario | None:
     """Return a contestant's scenario, or None and the problems there are."""
-    whole = merged(base, laid)
     about = entry if isinstance(entry, Mapping) else {}
-    # a wrong name is the frame's to tell
-    whole |= {"name": "contestant", "description": ""}
-    problems += [p for p in (override(whole, item) for item in overrides) if p]
+    # what is wrong with these is the frame's to tell
+    whole = {**tree, "name": "contestant", "description": ""}
     lab = whole.get("lab")
     if isinstance(lab, Mapping) and lab.get("link") == "host":
         problems.append(Problem(key="lab.link", found="'host'", allowed=_NOT_FRESH))
@@ -260,13 +262,13 @@ def _told_once(found: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
 
 
 def _differing(
-    laid: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
+    tree: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Give each value that is not the base's, by its dotted key."""
-    for key, value in laid.items():
-        below = base.get(key)
-        if isinstance(value, Mapping):
+    """Give each value that is not the base's, by its dotted key; None: only the base has one."""
+    for key in {**tree, **base}:
+        value, below = tree.get(key), base.get(key)
+        if isinstance(value, Mapping) or (value is None and isinstance(below, Mapping)):
             inner = below if isinstance(below, Mapping) else {}
-            yield from _differing(value, inner, f"{prefix}{key}.")
+            yield from _differing(value or {}, inner, f"{prefix}{key}.")
         elif value != below:
             yield f"{prefix}{key}", value

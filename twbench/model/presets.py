@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from twbench.model.crawling import LIBRARIES
+
+_REPLACED = frozenset({"pool", *LIBRARIES})
+_UNBOUNDED = 100_000
+"""Connections in use, of designs that bound the idle ones alone."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
@@ -13,6 +19,17 @@ class Preset:
     sentence: str
     tables: Mapping[str, Any]
     """What it lays over a scenario, as the TOML file would have it."""
+
+    def over(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is left of a scenario below this design: all but how its client keeps alive.
+
+        The pool and the libraries' tables are the design: it has its own, or the defaults.
+        """
+        client = base.get("client")
+        if not isinstance(client, Mapping):
+            return dict(base)
+        left = {key: value for key, value in client.items() if key not in _REPLACED}
+        return {**base, "client": left}
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -47,16 +64,21 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                     "engine": "streams",
                     "retries": 2,
                     "crawl": {"per_site": 8},
-                    "pool": {"size": 1000, "idle_per_site": 8, "idle_expiry_s": 240},
+                    "pool": {"size": _UNBOUNDED, "idle_per_site": 8, "idle_expiry_s": 240},
                 },
             },
         ),
         "go-like": Preset(
-            sentence="2 idle connections a site, 100 in all, 90 s (Go's http.Transport)",
+            sentence="2 idle connections a site, 100 in all, for 90 s (Go's http.Transport)",
             tables={
                 "client": {
                     "engine": "streams",
-                    "pool": {"size": 100, "idle_per_site": 2, "idle_expiry_s": 90},
+                    "pool": {
+                        "size": _UNBOUNDED,
+                        "idle": 100,
+                        "idle_per_site": 2,
+                        "idle_expiry_s": 90,
+                    },
                 }
             },
         ),

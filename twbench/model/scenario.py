@@ -274,6 +274,9 @@ class PoolSpec(Table):
     idle_per_site: int | None = Field(
         None, ge=1, le=100_000, description="of a crawl: idle connections to one site at the most"
     )
+    idle: int | None = Field(
+        None, ge=1, le=100_000, description="of a crawl: idle connections to all sites at the most"
+    )
 
 
 class SocketOptions(Table):
@@ -390,6 +393,7 @@ class Scenario(Table):
             object.__setattr__(self, "ending", self.for_foreign_client().ending)
         found: list[str | Mistake] = [*self._unending(), *self._lingering(), *self._unheld()]
         found += self._too_small_to_share()
+        found += self._of_another_engine()
         found += self._uncrawlable() if self.crawls else ()
         refuse_each("scenario", found)
         return self
@@ -448,6 +452,21 @@ class Scenario(Table):
         if self.client.socket.given() or self.client.bind_before_connect:
             what = "a crawler's library makes its sockets: allowed is nothing here"
             yield ("client", "socket"), what
+        if (pool := self.client.pool) and pool.idle_gap_ms:
+            what = "users of a crawl pause by client.crawl.think_ms: allowed is 0"
+            yield ("client", "pool", "idle_gap_ms"), what
+
+    def _of_another_engine(self) -> Iterator[Mistake]:
+        """Give what is set for an engine that is not this client's, and would be ignored."""
+        engine = self.client.engine
+        if self.client.pool and (engine in LIBRARIES or self.client.is_own):
+            what = f"'{engine}' has a pool of its own: allowed with 'streams' alone"
+            yield ("client", "pool"), what
+        for library in LIBRARIES:
+            table = getattr(self.client, library)
+            if library != engine and table != type(table)():
+                what = f"the engine is '{engine}': allowed with '{library}' alone"
+                yield ("client", library), what
 
     def _too_small_to_share(self) -> Iterator[Mistake]:
         """Give each bound of the whole fleet that leaves a worker without a share."""
@@ -457,7 +476,23 @@ class Scenario(Table):
             bounds["client", "pool", "size"] = self.client.pool.size
         if self.load.mode == "open":
             bounds["load", "max_in_flight"] = self.load.max_in_flight
+        if self.crawls and self.load.concurrency:
+            bounds["load", "concurrency"] = self.load.concurrency
         for place, bound in bounds.items():
             if bound < hosts * workers:
                 each = "one for each worker (client.workers x lab.client.hosts)"
                 yield place, f"allowed is at least {hosts * workers}, {each}"
+        if self.crawls and (most := self._most_workers()) and hosts * workers > most:
+            together = f"on all client hosts together (lab.client.hosts is {hosts})"
+            why = "more would have no site of their own, by client.crawl"
+            yield ("client", "workers"), f"allowed is at most {most} {together}: {why}"
+
+    def _most_workers(self) -> int | None:
+        """Return among how many workers the manners of a crawl let its sites be shared."""
+        addresses, ports = self.lab.server.addresses, self.lab.server.ports
+        sites = self.web.sites if self.web else addresses * len(ports)
+        crawl = self.client.crawl
+        if crawl.site_delay_ms:
+            return sites
+        # the workers that share a site are the last one's, moved on by one
+        return None if crawl.per_site is None else crawl.per_site + sites - 1

@@ -6,10 +6,11 @@ import json
 import os
 import resource
 import signal
-import sys
 from typing import Any
 
 _LONGEST_LINE = 1 << 22
+_ends = [0, 1]
+"""Descriptors: where lines come from, and where they go to."""
 
 
 def prepare_process() -> None:
@@ -24,6 +25,18 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def set_lines_apart() -> None:
+    """Leave the standard streams to whatever else runs in this process, and what that starts.
+
+    They then have no input, and standard output is standard error. Nothing inherits the lines'.
+    """
+    _ends[:] = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+
+
 def settle_memory() -> None:
     """Take everything made so far out of the garbage collector's sight.
 
@@ -35,10 +48,11 @@ def settle_memory() -> None:
 
 
 async def read_input() -> asyncio.StreamReader:
-    """Return a reader of standard input; its end means that the parent is gone."""
+    """Return a reader of the parent's lines; their end means that it is gone."""
     reader = asyncio.StreamReader(limit=_LONGEST_LINE)
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    lines = os.fdopen(_ends[0], "rb", buffering=0)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), lines)
     return reader
 
 
@@ -50,7 +64,7 @@ def say(message: dict[str, Any]) -> None:
     line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
     try:
         while line:
-            line = line[os.write(1, line) :]
+            line = line[os.write(_ends[1], line) :]
     except BrokenPipeError:
         # an exception would end the loop's current task alone
         os._exit(1)

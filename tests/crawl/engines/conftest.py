@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,9 +21,14 @@ from twbench.process.sockets import tcp_state
 
 WITHIN_S = 120
 """No crawl here takes more than seconds, unless the machine is busy."""
+RESETS = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: close sends RST."""
 BODY = b"<p>a page</p>"
 Answer = Callable[[int, str], Awaitable[bytes | None]]
-"""Makes the answer to the nth request of a connection, for a path; None: it is closed instead."""
+"""Makes the answer to the nth request of a connection, for a path.
+
+None: the connection is closed instead; ConnectionError: it is reset.
+"""
 
 
 def page(status: str = "200 OK", *headers: str, body: bytes = BODY) -> bytes:
@@ -53,8 +59,11 @@ class Site:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            with contextlib.suppress(ConnectionError):
-                await self._exchange(reader, writer)
+            await self._exchange(reader, writer)
+        except ConnectionError:
+            # of an answer's making, or the peer's, who is then past hearing
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
         finally:
             self.open -= 1
             writer.close()

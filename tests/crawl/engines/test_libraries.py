@@ -140,12 +140,21 @@ async def test_without_kept_connections_an_answer_that_lacks_is_no_race(
     assert list(report.errors) == ["read:EOF:closed_unanswered"]
 
 
+RACES = {
+    "close": "read:EOF:closed_unanswered",
+    "reset": "read:ECONNRESET:reset_by_peer",
+}
+
+
 @pytest.mark.parametrize("engine", LIBRARIES)
-async def test_proxies_of_the_environment_are_not_asked(
-    play: Play, crawl: Crawl, engine: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", RACES)
+async def test_first_request_of_a_connection_loses_no_race(
+    play: Play, crawl: Crawl, engine: str, how: str
 ) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    site = await play()
-    report = await crawl(engine, site.endpoint, pages=1)
-    assert (report.ok, site.paths) == (1, ["/"])
+    async def go_away(_nth: int, _path: str) -> None:
+        if how == "reset":
+            raise ConnectionResetError
+
+    site = await play(go_away)
+    report = await crawl(engine, site.endpoint, pages=2)
+    assert report.errors == {RACES[how]: 2}

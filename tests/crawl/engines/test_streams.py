@@ -89,6 +89,30 @@ async def test_idle_connections_to_a_site_are_no_more_than_asked(play: Play) -> 
     await until_closed(site)
 
 
+async def test_bound_on_all_idle_connections_closes_the_oldest_and_none_in_use(play: Play) -> None:
+    came: list[str] = []
+    all_came = asyncio.Event()
+
+    async def wait_for_all(_nth: int, path: str) -> bytes:
+        came.append(path)
+        if len(came) == 6:
+            all_came.set()
+        await all_came.wait()
+        return OK
+
+    sites = [await play(wait_for_all) for _ in range(3)]
+    urls = [f"http://127.0.0.1:{site.endpoint[1]}/" for site in sites]
+    async with Pool(ClientSpec(engine="streams", pool=PoolSpec(size=10, idle=2))) as pool:
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(*(pool.fetch(url) for url in (*urls, *urls)))
+            for url in urls:
+                await pool.fetch(url)
+            # the latest two are left
+            while [site.open for site in sites] != [0, 1, 1]:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+        assert [site.most_open for site in sites] == [2, 2, 2]
+
+
 async def test_connection_is_ended_after_its_number_of_requests(play: Play, crawl: Crawl) -> None:
     site = await play()
     pool = {"size": 1, "requests_per_connection": 4}

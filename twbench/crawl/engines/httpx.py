@@ -6,7 +6,6 @@ twice. Its time-outs bound each wait, for a connection of the pool too, and no r
 
 import httpx
 
-from twbench.crawl.engines.surroundings import forget_proxies
 from twbench.crawl.pages import Crawl, Pages, Visit
 from twbench.model.scenario import ClientSpec
 
@@ -18,7 +17,6 @@ def version() -> str:
 
 def crawler(client: ClientSpec) -> Crawl:
     """Return a crawler that has one client for all its users, or one for each page."""
-    forget_proxies()
     spec = client.httpx
     limits = httpx.Limits(
         max_connections=spec.max_connections or None,

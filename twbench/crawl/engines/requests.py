@@ -7,7 +7,7 @@ and each wait for bytes, and no request as a whole.
 import requests
 from requests.adapters import HTTPAdapter
 
-from twbench.crawl.engines.surroundings import forget_proxies, quiet_urllib3
+from twbench.crawl.engines.surroundings import quiet_urllib3
 from twbench.crawl.pages import Crawl, Pages
 from twbench.model.scenario import ClientSpec
 
@@ -42,7 +42,6 @@ def crawler(client: ClientSpec) -> Crawl:
     user = keep_one if spec.session == "shared" else one_each
 
     async def crawl(pages: Pages) -> None:
-        forget_proxies()
         quiet_urllib3()
         await pages.share_threads(lambda: user(pages))
 

@@ -57,6 +57,7 @@ class Pool:
         self._size = pool.size
         self._limit = pool.requests_per_connection
         self._idle_per_site = pool.idle_per_site or pool.size
+        self._idle_most = pool.idle or pool.size
         self._expiry_ns = round(pool.idle_expiry_s * SECOND_NS) if pool.idle_expiry_s else NEVER_NS
         self._room = asyncio.Semaphore(self._size)
         self._open = 0
@@ -107,6 +108,8 @@ class Pool:
                 connection.idle_ns = time.monotonic_ns()
                 self._idle[connection] = None
                 self._idle_of[site].append(connection)
+                if len(self._idle) > self._idle_most:
+                    self.leave(next(iter(self._idle)))
             else:
                 self.leave(connection)
         return answer

@@ -7,7 +7,7 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def forget_proxies() -> None:
-    """Forget the environment's proxies, which no lab reaches; httpx and requests would use them."""
+    """Forget the environment's proxies, which no lab reaches; most clients would use them."""
     for name in _PROXIES:
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)

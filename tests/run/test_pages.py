@@ -133,3 +133,42 @@ def test_our_own_engines_retry_nothing_in_silence(kind: str, engine: str, tmp_pa
     assert not summary["foreign"]
     if summary["outcomes"]["ok"]:
         assert summary["rates"]["client_cpu_us_per_request"] > 0
+
+
+def race(engine: str, results_dir: Path) -> dict[str, Any]:
+    """Crawl with pauses as long as the sites' patience; return the summary."""
+    pool = {"pool": {"size": 100}} if engine == "streams" else {}
+    asked = {
+        "name": "race",
+        "web": {"sites": 3},
+        "load": {"concurrency": 32, "duration_s": 2},
+        "server": {"keepalive_timeout_s": 0.02},
+        "client": {"engine": engine, "crawl": {"think_ms": 20}, **pool},
+    }
+    return run_scenario(build_scenario(asked, source="test"), results_dir=results_dir).summary
+
+
+def resets(summary: dict[str, Any]) -> int:
+    """Return how many requests met a closed connection, as the server's kernel counted them."""
+    counters = summary["hosts"]["server"]["counters"]
+    return sum(counters.get(f"TcpExtTCPAbortOn{what}", 0) for what in ("Close", "Data"))
+
+
+@pytest.mark.namespaces
+def test_library_that_repeats_what_met_a_closed_connection_is_found_out(tmp_path: Path) -> None:
+    # a race is chance: there are dozens, and of few of them aiohttp tells
+    for attempt in range(2):
+        summary = race("aiohttp", tmp_path / f"{attempt}")
+        silent, errors = (summary["outcomes"][key] for key in ("silent_retries", "errors"))
+        assert silent + sum(errors.values()) >= resets(summary)
+        if silent:
+            return
+    pytest.fail(f"no silent retry, and {resets(summary)} requests met a closed connection")
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize("engine", ["httpx", "streams"])
+def test_library_that_tells_of_each_closed_connection_repeats_nothing_in_silence(
+    engine: str, tmp_path: Path
+) -> None:
+    assert race(engine, tmp_path)["outcomes"]["silent_retries"] == 0

@@ -1,10 +1,12 @@
 """From hand-made books to a summary: held, steady, measured, thresholds."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from twbench.model.endings import Departure
 from twbench.model.parse import build_scenario
 from twbench.model.reports import FleetReport, ServerReport
 from twbench.run.books import Books
@@ -91,8 +93,6 @@ def test_time_wait_has_a_peak_an_end_and_a_time_near_its_peak() -> None:
     none = {"peak": 0, "steady": None, "end": 0, "held_s": 0.0}
     assert found["hosts"]["client"]["time_wait"] == none | {
         "peak": 100,
-        # the median of those from 5 s to 10 s, the second half of the load
-        "steady": 49.5,
         "end": 10,
         "held_s": 4.0,
     }
@@ -136,6 +136,50 @@ def test_steady_time_wait_is_the_mean_from_a_minute_on_to_the_end_of_the_load() 
     found = summarise(*(tick("client", t_s, n) for t_s, n in curve), load=load, load_s=80)
     assert found["forecast"]["measured"]["time_wait_steady"] == 3010
     assert found["forecast"]["predicted"]["time_wait_steady"] == 3000
+
+
+def test_steady_time_wait_of_a_host_is_the_median_from_a_minute_on_to_the_end_of_the_load() -> None:
+    curve = [(10, 100), (59, 2950), (60, 3000), (70, 3010), (80, 3900), (81, 9999)]
+    load = {"mode": "open", "rate_per_s": 50, "duration_s": 80}
+    ticks = [tick("client", t_s, count) for t_s, count in curve]
+    found = summarise(*ticks, load=load, load_s=80)["hosts"]
+    assert found["client"]["time_wait"]["steady"] == 3010
+    assert found["server"]["time_wait"]["steady"] is None
+
+
+@pytest.mark.parametrize(("load_s", "steady"), [(62, None), (62.5, 3050)])
+def test_host_has_a_steady_time_wait_only_of_a_load_that_outlasts_the_first(
+    load_s: float, steady: float | None
+) -> None:
+    ticks = [tick("client", 60, 3000), tick("client", 61.9, 3100)]
+    found = summarise(*ticks, load_s=load_s)
+    assert found["hosts"]["client"]["time_wait"]["steady"] == steady
+
+
+@pytest.mark.parametrize(
+    ("link", "foreign", "silent"),
+    [
+        # 111 met a close; the client told of 1, and the server reset 10 as it had meant to
+        ("veth", True, 100),
+        # our own fleet repeats nothing
+        ("veth", False, 0),
+        # nobody knows whose resets they were
+        ("loopback", True, 0),
+    ],
+)
+def test_requests_that_the_servers_kernel_reset_are_silent_retries(
+    link: str, silent: int, *, foreign: bool
+) -> None:
+    resets = {"TcpExtTCPAbortOnClose": 36, "TcpExtTCPAbortOnData": 75}
+    stacks = ("lab",) if link == "loopback" else ("client", "server")
+    found = summarise(
+        *(replace(tick(stack, 1, 0), counters=resets) for stack in stacks),
+        fleet=FleetReport(ok=2793, errors=Counter({"read:EOF:keepalive_race": 1})),
+        server=ServerReport(requests=2793, departures=Counter({Departure.ACTIVE_RESET: 10})),
+        foreign=foreign,
+        lab={"link": link},
+    )
+    assert found["outcomes"]["silent_retries"] == silent
 
 
 def test_load_shorter_than_time_wait_has_no_steady_state() -> None:

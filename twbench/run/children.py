@@ -27,6 +27,8 @@ _REMEDIES = {
     "EACCES": "choose a port from net.ipv4.ip_unprivileged_port_start (1024) on, or run as root",
     "EADDRNOTAVAIL": "choose an address that this machine has; `ip address` lists them",
     "EAFNOSUPPORT": "choose the other IP version; this kernel does not have the one asked for",
+    "crawler": "docs/your-own-crawler.md has an example that works",
+    "library": "the README's extras bring the libraries",
     "uring": "with engine = 'auto' the run takes 'streams' where io_uring is not to be had",
 }
 """What helps where the kernel refuses an endpoint or an engine, by its reason."""

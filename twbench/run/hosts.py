@@ -5,12 +5,24 @@ from statistics import median
 from typing import Any
 
 from twbench.lab.plan import HostPlan, LabPlan
-from twbench.model.states import Side
+from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.books import Books
 from twbench.run.planning import port_capacity
 
 _SECOND_NS = 1_000_000_000
 _HELD_SHARE = 0.9
+STEADY_FROM_S = TIME_WAIT_S + 2
+"""Into a load: its first TIME_WAITs have expired by then, where the kernel has HZ=250."""
+
+
+def steady_time(start_ns: int, load_s: float) -> tuple[int, int] | None:
+    """Return from when to when TIME_WAIT of a load is steady, CLOCK_MONOTONIC ns.
+
+    From then on as many expire as come in, until the load ends. None: it ends before that shows.
+    """
+    if load_s <= STEADY_FROM_S:
+        return None
+    return start_ns + round(TIME_WAIT_S * _SECOND_NS), start_ns + round(load_s * _SECOND_NS)
 
 
 def host_view(
@@ -18,7 +30,7 @@ def host_view(
     plan: LabPlan,
     books: Books,
     ports: tuple[int, int],
-    second_half: tuple[int, int],
+    steady: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Return what summary.json says of a host.
 
@@ -27,7 +39,7 @@ def host_view(
         plan: its lab.
         books: all that was told.
         ports: the ephemeral ports of the clients, inclusive.
-        second_half: of the load, CLOCK_MONOTONIC ns: where TIME_WAIT is taken for steady.
+        steady: from when to when TIME_WAIT is steady, CLOCK_MONOTONIC ns; None: never.
     """
     stack = books.stacks[host.stack]
     shared = len(plan.stacks) == 1
@@ -36,8 +48,7 @@ def host_view(
     else:
         waiting = [(t_ns, count) for t_ns, count, _ in stack.time_wait]
     peak = max((count for _, count in waiting), default=0)
-    begin_ns, end_ns = second_half
-    late = [count for t_ns, count in waiting if begin_ns <= t_ns <= end_ns]
+    late = [count for t_ns, count in waiting if steady and steady[0] <= t_ns <= steady[1]]
     view: dict[str, Any] = {
         "stack": host.stack,
         "addresses": list(host.addresses),

@@ -14,7 +14,7 @@ from twbench.model.reports import FleetReport, PacketFate, ServerReport, WireRep
 from twbench.model.scenario import Scenario
 from twbench.model.states import TIME_WAIT_S, Side
 from twbench.run.books import Books, StackBooks, percentiles_ms
-from twbench.run.hosts import host_view
+from twbench.run.hosts import STEADY_FROM_S, host_view, steady_time
 from twbench.run.pages import Pages
 from twbench.run.planning import port_range, predict_scenario
 from twbench.run.wiring import carried, meddling_of
@@ -70,11 +70,12 @@ def summarise_run(
         foreign: whether the client closes as it likes: a library, a crawler, any program.
     """
     fleet = books.fleet
-    pages = Pages.of(books, load_s=load_s, foreign=foreign, program=notes.program)
     account = _account(scenario, plan, books, start_ns, foreign=foreign)
+    pages = Pages.of(
+        books, load_s=load_s, foreign=foreign, program=notes.program, stacks=account.stacks
+    )
     meddling = meddling_of(books.wire, scenario)
-    middle_ns, end_ns = (start_ns + round(load_s * part * _SECOND_NS) for part in (0.5, 1))
-    second_half = (middle_ns, end_ns)
+    ports, steady = port_range(scenario, sysctls), steady_time(start_ns, load_s)
     latencies = {
         name: percentiles_ms(recorded)
         if scenario.load.mode == "open" or name != _INTENDED
@@ -112,10 +113,7 @@ def summarise_run(
         },
         "rates": pages.rates(),
         "latency_ms": latencies,
-        "hosts": {
-            host.name: host_view(host, plan, books, port_range(scenario, sysctls), second_half)
-            for host in plan.hosts
-        },
+        "hosts": {host.name: host_view(host, plan, books, ports, steady) for host in plan.hosts},
         "forecast": _forecast(scenario, plan, books, start_ns, sysctls, pages),
         "audit": audit(account).as_json(),
     }
@@ -229,7 +227,7 @@ def _forecast(
 
 def _steady(series: list[list[tuple[int, int, int]]], start_ns: int, load_s: float) -> float | None:
     """Return the mean of sockstat `tw` from 60 s on to the load's end; None for a shorter one."""
-    begin_ns = start_ns + round((TIME_WAIT_S + 2) * _SECOND_NS)
+    begin_ns = start_ns + round(STEADY_FROM_S * _SECOND_NS)
     end_ns = start_ns + round(load_s * _SECOND_NS)
     means = []
     for one in series:

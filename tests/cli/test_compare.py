@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+
+from twbench.cli import compare
+from twbench.compare.runner import Comparison
 
 Done = subprocess.CompletedProcess[str]
 Twbench = Callable[..., Done]
@@ -105,6 +109,24 @@ def test_interrupt_ends_it_with_the_rounds_that_are_whole(
     assert "ended early: interrupted after 0 of 4 runs" in out
     [document] = tmp_path.glob("made/*/compare.json")
     assert json.loads(document.read_text())["rounds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("clean", "sound", "missed", "status"),
+    [(True, 2, 0, None), (False, 2, 0, 5), (True, 1, 1, 5), (True, 2, 1, 4)],
+)
+def test_status_tells_whether_the_figures_can_be_trusted(
+    tmp_path: Path, *, clean: bool, sound: int, missed: int, status: int | None
+) -> None:
+    row = {"sound": sound, "runs": ["a-1", "a-2"], "thresholds_missed": missed}
+    document = {"contestants": [row], "gate": {"clean": clean}}
+    made = Comparison(path=tmp_path, document=document, interrupted=False)
+    if status is None:
+        compare._leave(made)  # noqa: SLF001 - no fresh host has TIME_WAIT
+        return
+    with pytest.raises(typer.Exit) as left:
+        compare._leave(made)  # noqa: SLF001
+    assert left.value.exit_code == status
 
 
 def test_schema_of_a_comparison_is_printed(twbench: Twbench) -> None:

@@ -93,6 +93,10 @@ def test_scenarios_are_told_by_the_keys_that_differ(twbench: Twbench, scenario: 
         ((CALM, "one.toml"), "allowed are two of a kind"),
         ((CALM, RACE, "--fail-if", "outcomes.ok > 5"), "allowed is KEY OP CHANGE"),
         ((CALM, RACE, "--fail-if", "outcomes.okay > +5"), "did you mean 'outcomes.ok'?"),
+        (
+            (CALM, RACE, "--fail-if", "forecast.measured.exhausted_after_s > +5%"),
+            "'forecast.measured.exhausted_after_s' was measured neither in A nor in B",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_is_allowed(

@@ -124,6 +124,81 @@ def test_gate_tells_of_time_wait_at_the_start_and_of_hosts_that_nobody_saw(
     document = build_document(two, runs)
     assert not document["gate"]["clean"]
     assert document["gate"]["time_wait_first"][runs[3].run_id] == first
+    assert not runs[3].sound
+
+
+@pytest.mark.parametrize("first", [{"client": 3, "server": 0}, {}])
+def test_round_in_which_one_began_on_unclean_hosts_is_left_out_for_all(
+    two: Contest, summary: Make, played: Make, first: dict[str, int]
+) -> None:
+    rates = [1000.0, 5.0, 1020.0, 980.0, 1010.0]
+    runs: list[Played] = played(
+        two, {name: [summary(pages_per_s=rate) for rate in rates] for name in "ab"}
+    )
+    runs[3] = replace(runs[3], time_wait_first=first)
+    document = build_document(two, runs)
+    assert (document["rounds"], document["left_out"]) == (4, ["a-2", "b-2"])
+    assert document["gate"]["rounds_left_out"] == [2]
+    for name in "ab":
+        assert row(document, name)["figures"]["pages_per_s"]["values"] == [
+            *(1000.0, 1020.0, 980.0, 1010.0)
+        ]
+        assert row(document, name)["sound"] == 4
+
+
+def test_who_fails_more_often_than_others_is_best_in_pages_alone(
+    two: Contest, summary: Make, played: Make
+) -> None:
+    def document_of(failed: int, failed_too: int = 0) -> dict[str, Any]:
+        lost, lost_too = ({"read:ECONNRESET:reset": n} for n in (failed, failed_too))
+        quick = summary(pages_per_s=2000, p50_ms=0.1, p99_ms=0.2, cpu_us=10, errors=lost)
+        runs = played(two, {"a": [quick] * 5, "b": [summary(errors=lost_too)] * 5})
+        return build_document(two, runs)
+
+    seldom = document_of(1)
+    assert seldom["failing"] == []
+    assert set(seldom["best"].values()) == {"a"}
+    often = document_of(2)
+    assert often["failing"] == ["a"]
+    assert often["best"].pop("pages_per_s") == "a"
+    assert set(often["best"].values()) == {None}
+    assert document_of(2, 2)["failing"] == []
+    assert row(often, "a")["totals"]["failed"] == 10
+
+
+def test_attempts_that_the_end_cut_off_are_no_failures(
+    two: Contest, summary: Make, played: Make
+) -> None:
+    cut = summary(errors={"read:CANCELLED:run_ended": 50, "read:EOF:keepalive_race": 1})
+    document = build_document(two, played(two, {"a": [cut] * 5, "b": [summary()] * 5}))
+    assert row(document, "a")["totals"]["failed"] == 5
+    assert document["failing"] == []
+
+
+def test_error_chance_is_that_of_all_judged_figures_together(
+    two: Contest, summary: Make, played: Make
+) -> None:
+    runs = played(two, {"a": [summary()] * 5, "b": [summary(pages_per_s=2000)] * 5})
+    document = build_document(two, runs)
+    level = document["method"]["level"]
+    [pair] = document["differences"]["pages_per_s"]
+    assert pair["confidence"] == pytest.approx(1 - level / len(document["differences"]))
+    assert len(document["differences"]) == 4
+
+
+def test_sysctls_are_those_that_each_contestant_s_hosts_had(
+    two: Contest, summary: Make, played: Make
+) -> None:
+    def found(reuse: str) -> dict[str, Any]:
+        made: dict[str, Any] = summary()
+        before = {"net.ipv4.tcp_tw_reuse": reuse}
+        made["environment"]["sysctls"] = {"client": {"before": before, "after": {}}}
+        return made
+
+    runs = played(two, {"a": [found("2")] * 5, "b": [found("1")] * 5})
+    document = build_document(two, runs)
+    assert row(document, "a")["sysctls"] == {"client": {"net.ipv4.tcp_tw_reuse": "2"}}
+    assert row(document, "b")["sysctls"] == {"client": {"net.ipv4.tcp_tw_reuse": "1"}}
 
 
 def test_contestant_that_fetched_no_page_is_last_and_compared_with_nobody(

@@ -44,7 +44,6 @@ def met(condition: str, a: float | None, b: float | None) -> bool:
         # what one side alone has cannot be judged, and does not pass
         ("> +10%", None, 5, True),
         ("< -10%", 5, None, True),
-        ("> +10%", None, None, False),
     ],
 )
 def test_gate_is_met(condition: str, a: float | None, b: float | None, expected: bool) -> None:
@@ -113,7 +112,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert gate.key in text
 
 
-def subject(**figures: float) -> Subject:
+def subject(**figures: float | None) -> Subject:
     known = {key.replace("__", "."): Figure(value=value) for key, value in figures.items()}
     return Subject(kind=Kind.RUN, name="run", figures=known)
 
@@ -123,6 +122,16 @@ def test_key_that_neither_side_has_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'outcomes.ok'\? allowed is") as refused:
         judge(gate, subject(outcomes__ok=5), subject(outcomes__ok=6))
     assert "'outcomes.okay'" in str(refused.value)
+
+
+def test_figure_that_was_measured_on_neither_side_is_refused() -> None:
+    gate = parse_gate("latency_ms.request.p99 > +10%")
+    nowhere, once = subject(latency_ms__request__p99=None), subject(latency_ms__request__p99=3)
+    with pytest.raises(UsageError, match="measured neither in A nor in B") as refused:
+        judge(gate, nowhere, nowhere)
+    assert "'latency_ms.request.p99'" in str(refused.value)
+    assert gate.is_met(judge(gate, once, nowhere))
+    assert gate.is_met(judge(gate, nowhere, once))
 
 
 @pytest.mark.parametrize(

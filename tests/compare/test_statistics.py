@@ -3,7 +3,7 @@
 import builtins
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twbench.compare.statistics import (
     LEVEL,
     Difference,
+    Values,
     best,
     coverage,
     differences,
@@ -23,6 +24,7 @@ from twbench.compare.statistics import (
 from twbench.model.errors import UsageError
 
 ROUNDS = 5
+FIGURES = 4
 NEAR = st.floats(min_value=0.9, max_value=1.1)
 
 
@@ -35,8 +37,19 @@ def rounds(chance: random.Random, names: str, *, noise: float, effect: float = 0
     }
 
 
-def shown(values: dict[str, list[float]]) -> int:
-    return sum(pair.shown for pair in differences(values))
+def pairs_of(values: Mapping[str, Values], *, step: float = 0.0) -> tuple[Difference, ...]:
+    """Return what a comparison by a single figure finds."""
+    return differences({"only": values}, steps={"only": step})["only"]
+
+
+def shown(
+    chance: random.Random, names: str, *, noise: float, effect: float = 0, figures: int = FIGURES
+) -> int:
+    """Return how many differences a made-up comparison shows, by independent figures."""
+    tables = {
+        f"figure-{n}": rounds(chance, names, noise=noise, effect=effect) for n in range(figures)
+    }
+    return sum(pair.shown for pairs in differences(tables).values() for pair in pairs)
 
 
 # intervals
@@ -101,35 +114,86 @@ def test_intervals_are_the_same_each_time() -> None:
 @pytest.mark.parametrize("noise", [0.03, 0.06, 0.1])
 def test_contestant_is_seldom_told_apart_from_itself(noise: float) -> None:
     chance = random.Random(f"aa {noise}")
-    trials = 300
-    false = sum(shown(rounds(chance, "ab", noise=noise)) for _ in range(trials))
-    # one percent is expected, and twenty comparisons may have one false difference at the most
-    assert false <= 0.03 * trials
+    trials = 400
+    false = sum(shown(chance, "ab", noise=noise) > 0 for _ in range(trials))
+    # one percent is promised for all four figures together
+    assert false <= 0.025 * trials
 
 
 def test_among_eight_alike_hardly_ever_any_is_told_apart() -> None:
     chance = random.Random(8)
     trials = 60
-    wrong = sum(shown(rounds(chance, "abcdefgh", noise=0.05)) > 0 for _ in range(trials))
+    wrong = sum(shown(chance, "abcdefgh", noise=0.05) > 0 for _ in range(trials))
     assert wrong <= 0.05 * trials
 
 
 def test_twenty_comparisons_with_itself_have_one_false_difference_at_most() -> None:
     chance = random.Random(20)
-    batches = [sum(shown(rounds(chance, "ab", noise=0.05)) for _ in range(20)) for _ in range(20)]
+    batches = [sum(shown(chance, "ab", noise=0.05) > 0 for _ in range(20)) for _ in range(20)]
     # one batch of sixty has two
     assert sum(false > 1 for false in batches) <= 2
 
 
+def test_each_further_figure_makes_the_test_stricter_for_all() -> None:
+    values = {"a": [1.0, 1.1, 1.05, 0.98, 1.02], "b": [1.3, 1.32, 1.36, 1.28, 1.24]}
+    noise = {"a": [1.0, 2.0, 1.0, 2.0, 1.0], "b": [2.0, 1.0, 2.0, 1.0, 2.0]}
+    [alone] = pairs_of(values)
+    assert alone.confidence == pytest.approx(1 - LEVEL)
+    among = differences({"it": values} | {f"other-{n}": noise for n in range(3)})
+    [pair] = among["it"]
+    assert pair.p == alone.p
+    assert pair.confidence == pytest.approx(1 - LEVEL / 4)
+    assert not any(each.shown for n in range(3) for each in among[f"other-{n}"])
+    assert list(among) == ["it", "other-0", "other-1", "other-2"]
+
+
 def test_difference_of_a_fifth_is_found_in_five_rounds() -> None:
     chance = random.Random(5)
-    found = [shown(rounds(chance, "ab", noise=0.03, effect=0.2)) for _ in range(100)]
-    assert sum(found) >= 95
+    found = [shown(chance, "ab", noise=0.03, effect=0.2) for _ in range(100)]
+    assert sum(found) >= 0.9 * FIGURES * 100
+
+
+def test_many_contestants_tell_each_other_how_noisy_the_figure_is() -> None:
+    chance = random.Random("many")
+    found = 0
+    for _ in range(20):
+        values = rounds(chance, "abcdefghijkl", noise=0.04)
+        values["a"] = [1.2 * value for value in values["a"]]
+        pairs = pairs_of(values)
+        found += sum(pair.shown for pair in pairs if pair.name == "a")
+    assert found >= 0.8 * 20 * 11
+
+
+def test_among_many_of_unlike_noise_a_false_difference_is_seldom() -> None:
+    chance = random.Random("unlike")
+    noises = [0.01 + 0.012 * n for n in range(12)]
+    false = 0
+    for _ in range(40):
+        drift = [chance.gauss(0, 0.05) for _ in range(ROUNDS)]
+        values = {
+            f"c{n}": [1000 * math.exp(d + chance.gauss(0, noise)) for d in drift]
+            for n, noise in enumerate(noises)
+        }
+        false += any(pair.shown for pair in pairs_of(values))
+    assert false <= 2
+
+
+def test_noisier_contestant_is_held_to_its_own_noise() -> None:
+    chance = random.Random("noisy")
+    values = rounds(chance, "abcdefgh", noise=0.01)
+    values["a"] = [500.0, 2000.0, 700.0, 1900.0, 1000.0]
+    pairs = {(pair.name, pair.other): pair for pair in pairs_of(values)}
+    low, high = pairs["a", "b"].low, pairs["a", "b"].high
+    assert low is not None
+    assert high is not None
+    assert low < -0.5
+    assert high > 1
+    assert not any(pair.shown for pair in pairs.values() if pair.name == "a")
 
 
 def test_what_slows_a_whole_round_does_not_hide_a_difference() -> None:
     a = [100.0, 50.0, 200.0, 80.0, 10.0]
-    [pair] = differences({"a": a, "b": [x * f for x, f in zip(a, (1.1, 1.11, 1.09, 1.1, 1.1))]})  # noqa: B905
+    [pair] = pairs_of({"a": a, "b": [x * f for x, f in zip(a, (1.1, 1.11, 1.09, 1.1, 1.1))]})  # noqa: B905
     assert pair.shown
     assert pair.change == pytest.approx(-0.0909, abs=0.001)
 
@@ -137,15 +201,17 @@ def test_what_slows_a_whole_round_does_not_hide_a_difference() -> None:
 def test_difference_below_two_percent_is_none_however_sure() -> None:
     a = [100.0, 101.0, 99.0, 100.0, 102.0]
     for factor, told in ((1.015, False), (1.03, True)):
-        [pair] = differences({"a": [x * factor for x in a], "b": a})
-        assert pair.p == 0
+        [pair] = pairs_of({"a": [x * factor for x in a], "b": a})
+        assert pair.p == pytest.approx(0, abs=1e-4)
+        assert pair.low is not None
+        assert pair.low > 0
         assert pair.shown is told
 
 
 def test_interval_holds_no_difference_exactly_where_none_is_found() -> None:
     chance = random.Random(6)
     for effect in (0.0, 0.05, 0.1, 0.3):
-        for pair in differences(rounds(chance, "abcd", noise=0.04, effect=effect)):
+        for pair in pairs_of(rounds(chance, "abcd", noise=0.04, effect=effect)):
             assert pair.low is not None
             assert pair.high is not None
             found = pair.low > 0 or pair.high < 0
@@ -154,16 +220,35 @@ def test_interval_holds_no_difference_exactly_where_none_is_found() -> None:
 
 
 def test_rounds_that_one_could_not_measure_are_left_out() -> None:
-    [pair] = differences({"a": [1.0, None, 3.0, 4.0, 0.0], "b": [1.0, 2.0, 3.0, None, 5.0]})
+    [pair] = pairs_of({"a": [1.0, None, 3.0, 4.0, 0.0], "b": [1.0, 2.0, 3.0, None, 5.0]})
     assert (pair.rounds, pair.p, pair.low, pair.shown) == (2, None, None, False)
 
 
 def test_figures_without_noise_differ_by_what_they_say() -> None:
     same, more = [1.0] * 5, [1.5] * 5
-    alike, apart, _ = differences({"a": same, "b": same, "c": more})
+    alike, apart, _ = pairs_of({"a": same, "b": same, "c": more})
     assert (alike.p, alike.shown) == (1, False)
-    assert (apart.p, apart.shown) == (0, True)
-    assert (apart.low, apart.high) == pytest.approx((-1 / 3, -1 / 3))
+    assert apart.shown
+    assert apart.p == pytest.approx(0, abs=1e-8)
+    assert (apart.low, apart.high) == pytest.approx((-1 / 3, -1 / 3), abs=0.01)
+
+
+def test_rounds_that_agree_know_no_more_than_their_digits() -> None:
+    # 80 and 82 µs, read in whole ones, may be 80.5 and 81.5
+    a, b = [0.080] * 5, [0.082] * 5
+    [by_microseconds] = pairs_of({"a": b, "b": a}, step=0.001)
+    assert by_microseconds.low is not None
+    assert by_microseconds.high is not None
+    assert by_microseconds.low < 0 < by_microseconds.change < by_microseconds.high  # type: ignore[operator]
+    assert not by_microseconds.shown
+    [by_ratio] = pairs_of({"a": b, "b": a})
+    assert by_ratio.shown
+    assert by_ratio.low is not None
+    assert by_ratio.high is not None
+    assert by_ratio.high - by_ratio.low > 0.001
+    # far above the step, three digits are what is left
+    [slow] = pairs_of({"a": [82.0] * 5, "b": [80.0] * 5}, step=0.001)
+    assert (slow.low, slow.high) == pytest.approx((by_ratio.low, by_ratio.high))
 
 
 @given(st.lists(st.tuples(NEAR, NEAR), min_size=3, max_size=8))
@@ -171,8 +256,8 @@ def test_seen_from_the_other_side_it_is_the_same_difference(
     pairs: list[tuple[float, float]],
 ) -> None:
     a, b = ([pair[n] for pair in pairs] for n in (0, 1))
-    [one] = differences({"a": a, "b": b})
-    [other] = differences({"b": b, "a": a})
+    [one] = pairs_of({"a": a, "b": b})
+    [other] = pairs_of({"b": b, "a": a})
     assert one.shown == other.shown
     turned = one.reversed()
     assert (turned.name, turned.other) == ("b", "a")
@@ -181,7 +266,7 @@ def test_seen_from_the_other_side_it_is_the_same_difference(
 
 
 def test_difference_without_end_can_be_turned_around_too() -> None:
-    [one] = differences({"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 30_000.0]})
+    [one] = pairs_of({"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 30_000.0]})
     assert one.low == -1
     turned = one.reversed()
     assert turned.high is not None
@@ -214,7 +299,15 @@ def test_best_is_who_is_shown_to_be_better_than_each_other(
 
 def test_contestant_that_was_never_measured_keeps_nobody_from_being_best() -> None:
     values = {"a": [10.0] * 5, "b": [5.0] * 5, "broken": [0.0] * 5}
-    assert best(differences(values), "high") == "a"
+    assert best(pairs_of(values), "high") == "a"
+
+
+def test_those_that_are_left_out_are_not_best_and_keep_nobody_from_it() -> None:
+    values = {"quick": [5.0] * 5, "a": [10.0] * 5, "b": [20.0] * 5}
+    pairs = pairs_of(values)
+    assert best(pairs, "low") == "quick"
+    assert best(pairs, "low", without=["quick"]) == "a"
+    assert best(pairs, "low", without=["quick", "a"]) is None
 
 
 # the extra

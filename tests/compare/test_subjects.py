@@ -152,6 +152,20 @@ def test_comparison_has_each_contestant_s_figures_with_their_intervals(tmp_path:
     ]
 
 
+def test_comparisons_under_other_sysctls_are_not_alike(tmp_path: Path) -> None:
+    def under(reuse: str) -> Path:
+        path = comparison(tmp_path / f"reuse-{reuse}", pages_per_s=100, errors={}, think_ms=0)
+        document = json.loads((path / "compare.json").read_text())
+        [pool] = document["contestants"]
+        pool["sysctls"] = {"client": {"net.ipv4.tcp_tw_reuse": reuse}}
+        write_document(path, document)
+        return path
+
+    found = diff(read_subject(under("2")), read_subject(under("1")))
+    key = "contestants.pool.sysctls.client.net.ipv4.tcp_tw_reuse"
+    assert found.context == ((key, "2", "1"),)
+
+
 def test_file_of_a_comparison_is_read_contestant_by_contestant(tmp_path: Path) -> None:
     shipped = ROOT / "configs" / "compare-knobs.toml"
     changed = tmp_path / "changed.toml"

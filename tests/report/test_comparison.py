@@ -79,7 +79,7 @@ def test_contestants_are_ranked_and_held_against_the_first() -> None:
     order = [text.index(f"│ {name} ") for name in ("fast", "like", "slow")]
     assert order == sorted(order)
     assert row(text, "fast")[:4] == ["fast", "1,010", "990 … 1,030", "first"]
-    assert row(text, "like")[3].startswith("no difference shown (-1.0%")
+    assert row(text, "like")[3].startswith("less than 2% from fast (-1.")
     assert row(text, "slow")[3].startswith("-50.5% (")
 
 
@@ -91,6 +91,34 @@ def test_best_is_marked_only_where_it_is_best() -> None:
     text = contest_text(alone)
     assert row(text, "fast")[1] == "1,010*"
     assert row(text, "fast")[3] == "best"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.03, 0.01, "no difference shown (-3.0% … +1.0%)"),
+        (-0.019, -0.001, "less than 2% from fast (-1.9% … -0.1%)"),
+        (0.001, 0.03, "less than 2% from fast (+0.1% … +3.0%)"),
+    ],
+)
+def test_difference_that_is_known_to_be_small_is_not_called_unknown(
+    low: float, high: float, said: str
+) -> None:
+    made = document_of()
+    like = next(each for each in made["contestants"] if each["name"] == "like")
+    like["against_reference"]["pages_per_s"] |= {"low": low, "high": high}
+    assert row(contest_text(made), "like")[3] == said
+
+
+def test_contestant_without_a_page_is_told_from_one_of_too_few_rounds() -> None:
+    made = document_of()
+    slow = next(each for each in made["contestants"] if each["name"] == "slow")
+    slow["against_reference"]["pages_per_s"] |= {"low": None, "high": None, "shown": False}
+    assert row(contest_text(made), "slow")[3] == "not compared: too few rounds"
+    slow["figures"]["pages_per_s"]["values"] = [0.0, None, 0.0, 0.0, 0.0]
+    assert row(contest_text(made), "slow")[3] == "not compared: slow answered no page"
+    slow["figures"]["pages_per_s"]["values"] = [None] * 5
+    assert row(contest_text(made), "slow")[3] == "not compared: too few rounds"
 
 
 def test_interval_that_says_nothing_is_not_told() -> None:
@@ -118,19 +146,65 @@ def test_costs_and_outcomes_have_a_row_each_with_the_errors_by_kind() -> None:
     assert row(text, "fast", table=2)[-1] == "none"
 
 
+def test_time_wait_of_loads_too_short_to_be_steady_is_its_peak_alone() -> None:
+    made = document_of()
+    steady = [f"time_wait_steady.{host}" for host in ("client", "server")]
+    for each in made["contestants"]:
+        for key in steady:
+            each["figures"][key]["median"] = None
+    text = contest_text(made)
+    assert row(text, "slow", table=1)[2:4] == ["950", "7"]
+    assert "steady" not in text
+    # of one that is known the others say that theirs is not
+    made["contestants"][0]["figures"][steady[0]]["median"] = 400
+    text = contest_text(made)
+    name = made["contestants"][0]["name"]
+    assert row(text, name, table=1)[2:4] == ["950 (400)", "7 (-)"]
+
+
 def test_what_is_special_about_each_and_the_advice_are_told() -> None:
     text = contest_text(document_of())
     assert "the slow one" in text
     assert "client.pool.idle_per_site = 2" in text.replace("\n", "")
     assert 'client.engine = "streams"' in text
-    assert "\n- 'fast' and 'like' are first, and 5 rounds show no difference" in text
+    assert "\n- 'fast' and 'like' differ by less than 2%" in text
     assert "\n- 'slow': 150 of 5,000 attempts failed (3%)" in text
+
+
+def test_what_a_contestant_leaves_unset_is_said() -> None:
+    made = document_of()
+    made["contestants"][0]["differs"] = {"client.pool.idle": None}
+    assert "client.pool.idle = unset" in contest_text(made)
 
 
 def test_lines_end_where_their_text_ends_and_fit_a_page() -> None:
     lines = contest_text(document_of()).splitlines()
     assert all(line == line.rstrip() for line in lines)
     assert max(map(len, lines)) <= 120
+
+
+def test_who_failed_more_often_is_told_beside_what_the_stars_mean() -> None:
+    text = " ".join(contest_text(document_of()).split())
+    assert "! slow: more than 0.1% of the attempts failed, and more than elsewhere" in text
+    made = document_of()
+    made["failing"] = []
+    assert "of the attempts failed, and" not in contest_text(made)
+
+
+def test_attempts_that_the_end_cut_off_are_no_failures() -> None:
+    made = document_of()
+    slow = next(each for each in made["contestants"] if each["name"] == "slow")
+    slow["totals"]["errors"]["read:CANCELLED:run_ended"] = 7
+    text = contest_text(made)
+    assert row(text, "slow", table=2)[2] == "150"
+    assert "7 read:CANCELLED:run_ended" in text
+
+
+def test_runs_that_are_not_in_the_figures_are_counted() -> None:
+    made = document_of()
+    assert "not in the figures" not in contest_text(made)
+    made["left_out"] = ["slow-2", "fast-2", "like-2"]
+    assert "! 3 runs are not in the figures: of rounds that were not" in contest_text(made)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from rich.text import Text
 from twbench.cli.exits import Exit
 from twbench.cli.options import RESULTS, Json, Out, Overrides, Plain
 from twbench.cli.show import live_view, print_json, stderr, stdout
-from twbench.compare.folder import write_text
 from twbench.compare.runner import Comparison, Observer, Standing, compare_scenarios
 from twbench.model.contest import load_contest
 from twbench.model.errors import UsageError
@@ -53,8 +52,7 @@ def compare(
         raise UsageError("which comparison? Name a TOML file with tables [[contestant]]")
     contest = load_contest(scenario, overrides=overrides or ())
     with _watching(plain=plain or json) as observe:
-        comparison = compare_scenarios(contest, results_dir=out, observe=observe)
-    write_text(comparison.path, contest_text(comparison.document))
+        comparison = compare_scenarios(contest, results_dir=out, observe=observe, tell=contest_text)
     if json:
         print_json(comparison.document)
     else:
@@ -118,7 +116,7 @@ def _lines(standing: Standing) -> Iterator[Text]:
         rates = played.summary["rates"]
         yield Text(f"    {played.contestant}: {rates['requests_per_s']:,.0f} pages/s")
         if not played.clean:
-            yield Text("! the hosts were not clean at the start", style="yellow")
+            yield Text("! the hosts were not clean: this round does not count", style="yellow")
 
 
 def head_line(standing: Standing) -> str:
@@ -135,7 +133,8 @@ def _leave(comparison: Comparison) -> None:
     rows = comparison.document["contestants"]
     if comparison.interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
-    if any(row["sound"] < len(row["runs"]) for row in rows):
+    clean = comparison.document["gate"]["clean"]
+    if not clean or any(row["sound"] < len(row["runs"]) for row in rows):
         raise typer.Exit(Exit.NOT_BALANCED)
     if any(row["thresholds_missed"] for row in rows):
         raise typer.Exit(Exit.THRESHOLD_MISSED)

@@ -10,6 +10,7 @@ from twbench.compare.figures import (
     FIGURES,
     JUDGED,
     RANKED_BY,
+    STEPS,
     Figures,
     figures_of,
     totals_of,
@@ -29,6 +30,8 @@ from twbench.model.contest import Contest, Contestant
 
 SCHEMA = 1
 """Of compare.json; goes up when a reader of it has to know of a change."""
+FAILING = 0.001
+"""Share of failed attempts; whoever has more of them than others is quick in vain."""
 _MACHINE = ("kernel", "architecture", "cpus", "python", "packages", "privileged")
 
 
@@ -50,14 +53,15 @@ class Played:
 
     @property
     def sound(self) -> bool:
-        """Return whether the run went to its end, and its audit balances as far as promised."""
-        return not self.summary["ended_early"] and bool(self.summary["audit"]["balanced"])
+        """Return whether it began clean, went to its end, and its audit balances as promised."""
+        balanced = bool(self.summary["audit"]["balanced"])
+        return self.clean and not self.summary["ended_early"] and balanced
 
 
 def build_document(
     contest: Contest, played: Sequence[Played], *, ended_early: str = ""
 ) -> dict[str, Any]:
-    """Return the content of compare.json; only rounds in which all contestants ran are compared.
+    """Return the content of compare.json; a round counts in which all ran, and all began clean.
 
     Args:
         contest: what was compared.
@@ -65,14 +69,16 @@ def build_document(
         ended_early: why there are no more of them; empty where all ran.
     """
     size = len(contest.contestants)
-    runs_of = Counter(run.round for run in played)
+    runs_of = Counter(run.round for run in played if run.clean)
     complete = [run for run in played if runs_of[run.round] == size]
     by_name = {c.name: [r for r in complete if r.contestant == c.name] for c in contest.contestants}
     rows = [
         _contestant(contestant, by_name[contestant.name], contest.seed)
         for contestant in contest.contestants
     ]
-    pairs = {key: differences(_values(rows, key)) for key in JUDGED} if complete else {}
+    tables = {key: _values(rows, key) for key in JUDGED} if complete else {}
+    pairs = differences(tables, steps=STEPS)
+    failing = _failing(rows)
     ranking = _ranking(rows) if complete else []
     reference = contest.baseline or (ranking[0] if ranking else None)
     for row in rows:
@@ -91,6 +97,7 @@ def build_document(
             "confidence": CONFIDENCE,
             "level": LEVEL,
             "relevant": RELEVANT,
+            "failing": FAILING,
             "fewest_rounds": FEWEST_ROUNDS,
             "covers": coverage(len(complete) // size),
         },
@@ -98,7 +105,12 @@ def build_document(
         "contestants": rows,
         "ranking": ranking,
         "reference": reference,
-        "best": {key: best(pairs[key], better) for key, better in JUDGED.items() if key in pairs},
+        "best": {
+            # who fails fetches fewer pages: there it shows without our help
+            key: best(found, JUDGED[key], without=() if key == RANKED_BY else failing)
+            for key, found in pairs.items()
+        },
+        "failing": failing,
         "differences": {key: [each.as_json() for each in found] for key, found in pairs.items()},
         "gate": _gate(played),
         "environment": _environment(played),
@@ -134,6 +146,7 @@ def _contestant(contestant: Contestant, runs: Sequence[Played], seed: int) -> di
         "differs": dict(contestant.differs),
         "engine": _engine(runs),
         "ports_capacity": _capacity(runs),
+        "sysctls": _sysctls(runs),
         "runs": [run.run_id for run in runs],
         "sound": sum(run.sound for run in runs),
         "thresholds_missed": sum(
@@ -167,6 +180,14 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(medians, key=lambda name: -medians[name])
 
 
+def _failing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return those of whose attempts more failed than is rare, and than of the best of all."""
+    totals = {row["name"]: row["totals"] for row in rows}
+    shares = {n: t.get("failed", 0) / max(1, t.get("attempted", 0)) for n, t in totals.items()}
+    fewest = min(shares.values())
+    return [name for name, share in shares.items() if share > max(FAILING, fewest)]
+
+
 def _engine(runs: Sequence[Played]) -> str:
     fleet = runs[0].summary["environment"]["engines"].get("fleet", {}) if runs else {}
     return str(fleet.get("engine", ""))
@@ -177,10 +198,17 @@ def _capacity(runs: Sequence[Played]) -> int | None:
     return min((host["ports"]["capacity"] for host in hosts if "ports" in host), default=None)
 
 
+def _sysctls(runs: Sequence[Played]) -> dict[str, dict[str, str]]:
+    """Return each host's, as the first run found them."""
+    hosts = runs[0].summary["environment"].get("sysctls", {}) if runs else {}
+    return {host: dict(read.get("before", {})) for host, read in hosts.items()}
+
+
 def _gate(played: Sequence[Played]) -> dict[str, Any]:
-    """Say whether each run began on hosts without TIME_WAIT."""
+    """Say whether each run began on hosts without TIME_WAIT, and which rounds did not."""
     return {
         "clean": all(run.clean for run in played),
+        "rounds_left_out": sorted({run.round for run in played if not run.clean}),
         "time_wait_first": {run.run_id: dict(run.time_wait_first) for run in played},
     }
 

@@ -18,15 +18,17 @@ class Figure:
 
     label: str
     better: Better | None = None
-    """Which is better, where a best is looked for; each judged figure costs a chance of error."""
+    """Which is better, where a best is looked for; each judged figure makes the test stricter."""
+    step: float = 0.0
+    """What it is read in, in its unit, where that is coarser than its digits."""
 
 
 RANKED_BY = "pages_per_s"
 FIGURES: Mapping[str, Figure] = {
     RANKED_BY: Figure(label="pages/s", better="high"),
     "client_cpu_us_per_page": Figure(label="client CPU, µs/page", better="low"),
-    "latency_p50_ms": Figure(label="latency p50, ms", better="low"),
-    "latency_p99_ms": Figure(label="latency p99, ms", better="low"),
+    "latency_p50_ms": Figure(label="latency p50, ms", better="low", step=0.001),
+    "latency_p99_ms": Figure(label="latency p99, ms", better="low", step=0.001),
     "connections_per_page": Figure(label="connections/page"),
     "ports_in_use_peak": Figure(label="ports in use, peak"),
     "failed": Figure(label="failed attempts"),
@@ -35,6 +37,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 """By key. Beside them each host has `time_wait_peak.HOST` and `time_wait_steady.HOST`."""
 JUDGED: Mapping[str, Better] = {key: f.better for key, f in FIGURES.items() if f.better}
+STEPS: Mapping[str, float] = {key: f.step for key, f in FIGURES.items() if f.step}
 
 
 def figures_of(summary: Summary) -> Figures:
@@ -68,6 +71,7 @@ def totals_of(summary: Summary) -> dict[str, Any]:
     return {
         "attempted": outcomes["attempted"],
         "ok": outcomes["ok"],
+        "failed": failures(outcomes["errors"]),
         "retried": outcomes["retried"],
         "silent_retries": outcomes.get("silent_retries") or 0,
         "errors": dict(outcomes["errors"]),

@@ -50,7 +50,7 @@ class Gate:
         """
         moved = change.relative if self.relative else change.absolute
         if moved is None:
-            return change.a.value != change.b.value
+            return True
         return _OPERATORS[self.sign](moved if change.shown else Fraction(0), self.change)
 
 
@@ -70,7 +70,11 @@ def parse_gate(text: str) -> Gate:
 
 
 def judge(gate: Gate, a: Subject, b: Subject) -> Change:
-    """Return the change that a gate is about. UsageError for a key that neither side has."""
+    """Return the change that a gate is about.
+
+    Raises:
+        UsageError: neither side has the key, or has a number for it.
+    """
     known = {**a.figures, **b.figures}
     if gate.key not in known and not _never_came_up(gate.key, known):
         near = difflib.get_close_matches(gate.key, known, n=1, cutoff=0.5)
@@ -79,7 +83,13 @@ def judge(gate: Gate, a: Subject, b: Subject) -> Change:
             f"--fail-if: found the key '{gate.key}'; {hint}allowed is the dotted key of a figure"
             " in the summary.json of A or B, or in compare.json after contestants.NAME"
         )
-    return Change(key=gate.key, a=a.figure(gate.key), b=b.figure(gate.key))
+    change = Change(key=gate.key, a=a.figure(gate.key), b=b.figure(gate.key))
+    if change.a.value is None and change.b.value is None:
+        raise UsageError(
+            f"--fail-if: '{gate.key}' was measured neither in A nor in B, and cannot be judged;"
+            " allowed is a figure that one of them has"
+        )
+    return change
 
 
 def _never_came_up(key: str, known: Mapping[str, object]) -> bool:

@@ -44,6 +44,8 @@ class Standing:
 
 
 Observer = Callable[[Standing], None]
+Teller = Callable[[dict[str, Any]], str]
+"""Makes compare.txt of what compare.json holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +60,16 @@ class Comparison:
 
 
 def compare_scenarios(
-    contest: Contest, *, results_dir: Path, observe: Observer = lambda _: None
+    contest: Contest,
+    *,
+    results_dir: Path,
+    observe: Observer = lambda _: None,
+    tell: Teller | None = None,
 ) -> Comparison:
     """Run every contestant in every round, and return what that shows.
 
-    Ctrl-C ends the run under way in order, and with it the comparison: its whole rounds count.
+    The folder is brought up to date after each round: a kill costs one at the most. Ctrl-C ends the
+    run under way in order, and with it the comparison: its whole rounds count.
 
     Raises:
         UsageError: scipy or a crawler's file is missing, or the folder cannot be used; as
@@ -74,16 +81,23 @@ def compare_scenarios(
         refuse_missing(contestant)
     path = folder.make(results_dir, contest.name, started=datetime.now(UTC))
     played: list[Played] = []
+
+    def keep(ended_early: str) -> dict[str, Any]:
+        document = build_document(contest, played, ended_early=ended_early)
+        folder.write_document(path, document)
+        if tell:
+            folder.write_text(path, tell(document))
+        return document
+
     try:
-        ended_early = _play(contest, path / folder.RUNS, observe, played)
+        ended_early = _play(contest, path / folder.RUNS, observe, played, keep)
     except TwbenchError as error:
         if played:
-            folder.write_document(path, build_document(contest, played, ended_early=str(error)))
+            keep(str(error))
         else:
             folder.remove_empty(path)
         raise
-    document = build_document(contest, played, ended_early=ended_early)
-    folder.write_document(path, document)
+    document = keep(ended_early)
     return Comparison(path=path, document=document, interrupted=bool(ended_early))
 
 
@@ -98,16 +112,33 @@ def refuse_missing(contestant: Contestant) -> None:
 
 
 def schedule(contest: Contest) -> Iterator[tuple[int, Contestant]]:
-    """Give the runs as (round, contestant); each round has an order of its own, by the seed."""
-    for number in range(1, contest.repeats + 1):
-        order = list(contest.contestants)
-        # so that no contestant is always the one after the most demanding
-        random.Random(f"{contest.seed}/{number}").shuffle(order)
-        yield from ((number, contestant) for contestant in order)
+    """Give the runs as (round, contestant), by a Latin square that the seed shuffles.
+
+    In as many rounds as there are contestants each is once in each place, and of an even number
+    each comes once right after each other one (E. J. Williams, 1949); of an odd number, in twice as
+    many rounds.
+    """
+    entered = list(contest.contestants)
+    random.Random(contest.seed).shuffle(entered)
+    size = len(entered)
+    # 0, 1, -1, 2, -2 …: no two neighbours are as far apart
+    places = [(n + 1) // 2 if n % 2 else -n // 2 for n in range(size)]
+    for turn in range(contest.repeats):
+        order = places if turn // size % 2 == 0 else places[::-1]
+        yield from ((turn + 1, entered[(turn + place) % size]) for place in order)
 
 
-def _play(contest: Contest, runs_dir: Path, observe: Observer, played: list[Played]) -> str:
-    """Run all, adding to `played`; return why it ended before that, or nothing."""
+def _play(
+    contest: Contest,
+    runs_dir: Path,
+    observe: Observer,
+    played: list[Played],
+    keep: Callable[[str], object],
+) -> str:
+    """Run all, adding to `played`; return why it ended before that, or nothing.
+
+    `keep` gets, between rounds, what to say of the rest if nobody can do so later.
+    """
     runs = list(schedule(contest))
     took_s: dict[str, list[float]] = {}
     for number, (round_, contestant) in enumerate(runs, start=1):
@@ -130,6 +161,8 @@ def _play(contest: Contest, runs_dir: Path, observe: Observer, played: list[Play
             took_s.setdefault(contestant.name, []).append(time.monotonic() - begun_s)
             played.append(_played(round_, contestant.name, result))
             observe(replace(standing, played=played[-1]))
+            if number < len(runs) and runs[number][0] > round_:
+                keep(f"under way, or killed, after {number} of {len(runs)} runs")
         except (KeyboardInterrupt, asyncio.CancelledError):
             return _interrupted(len(played), len(runs))
     return ""

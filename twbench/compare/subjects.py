@@ -130,6 +130,7 @@ def _comparison(path: Path) -> Subject:
             figures[key] = Figure(value=value)
         context |= _leaves(_whole(each["scenario"]), prefix)
         context[f"{prefix}.engine"] = each["engine"]
+        context |= _leaves(each.get("sysctls", {}), f"{prefix}.sysctls")
     context |= _ended(document)
     return Subject(kind=Kind.COMPARISON, name=path.resolve().name, figures=figures, context=context)
 

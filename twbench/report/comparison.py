@@ -80,7 +80,9 @@ def _ranking(document: Document, rows: Iterable[Row]) -> Table:
 def _costs(rows: list[Row]) -> Table:
     """Return what each takes of the kernels."""
     hosts = list(dict.fromkeys(host for row in rows for host in _hosts(row)))
-    waiting = (f"TIME_WAIT {host}\npeak (steady)" for host in hosts)
+    steady = any(_is_known(row, f"time_wait_steady.{host}") for row in rows for host in hosts)
+    told = "peak (steady)" if steady else "peak"
+    waiting = (f"TIME_WAIT {host}\n{told}" for host in hosts)
     table = _table(
         "what it takes", "contestant", "connections/page", *waiting, "ports in use, peak"
     )
@@ -90,7 +92,7 @@ def _costs(rows: list[Row]) -> Table:
         table.add_row(
             row["name"],
             _median(row, "connections_per_page", ".3f"),
-            *(_time_wait(row, host) for host in hosts),
+            *(_time_wait(row, host, steady=steady) for host in hosts),
             ports if capacity is None else f"{ports} of {capacity:,}",
         )
     return table
@@ -110,7 +112,7 @@ def _outcomes(rows: Iterable[Row]) -> Table:
         table.add_row(
             row["name"],
             f"{totals['attempted']:,}",
-            f"{sum(totals['errors'].values()):,}",
+            f"{totals['failed']:,}",
             f"{totals['retried']:,}",
             f"{totals['silent_retries']:,}",
             f"{row['sound']} of {runs}",
@@ -140,7 +142,7 @@ def _notes(document: Document) -> list[Text]:
         Text(
             f"Figures are medians of the rounds, with bootstrap intervals{extent}. A difference is"
             f" shown where it is {method['relevant']:.0%} or more and a paired t test over the"
-            " rounds finds it; the chance of a false one among all pairs is kept to"
+            " rounds finds it; the chance of a false one anywhere in the comparison is kept to"
             f" {method['level']:.0%}. {_BEST}: shown to be better than each other one.",
             style="dim",
         )
@@ -148,10 +150,15 @@ def _notes(document: Document) -> list[Text]:
     if document["rounds"] < method["fewest_rounds"]:
         few = f"fewer than {method['fewest_rounds']} rounds show no intervals and no differences"
         notes.append(Text(f"! {few}", style="yellow"))
+    if failing := document["failing"]:
+        many = f"more than {method['failing']:.1%} of the attempts failed, and more than elsewhere"
+        told = f"! {', '.join(failing)}: {many}; {_BEST} is left to others, but for pages/s"
+        notes.append(Text(told, style="yellow"))
     if document["ended_early"]:
-        left = len(document["left_out"])
-        rest = f"; {left} runs of the round it broke off in are not in the figures" if left else ""
-        notes.append(Text(f"! ended early: {document['ended_early']}{rest}", style="bold yellow"))
+        notes.append(Text(f"! ended early: {document['ended_early']}", style="bold yellow"))
+    if left := len(document["left_out"]):
+        which = "of rounds that were not finished, or did not begin on clean hosts"
+        notes.append(Text(f"! {left} runs are not in the figures: {which}", style="yellow"))
     if gate["clean"]:
         notes.append(Text("Every run began on hosts without TIME_WAIT", style="dim"))
     else:
@@ -178,19 +185,38 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def _against(document: Document, row: Row) -> Text:
     reference = document["reference"]
-    if row["name"] == reference:
-        if document["best"].get(_RANKED_BY) == reference:
-            return Text("best", style="bold green")
-        return Text("baseline" if document["baseline"] else "first")
-    pair = row["against_reference"].get(_RANKED_BY)
+    if row["name"] != reference:
+        pair = row["against_reference"].get(_RANKED_BY)
+        said = _said(document, row, pair)
+        return Text(said, style="" if pair and pair["shown"] else "dim")
+    if document["best"].get(_RANKED_BY) == reference:
+        return Text("best", style="bold green")
+    return Text("baseline" if document["baseline"] else "first")
+
+
+def _said(document: Document, row: Row, pair: Mapping[str, Any] | None) -> str:
+    """Return how far a contestant is from the reference, in words."""
+    reference, relevant = document["reference"], document["method"]["relevant"]
     if pair is None or pair["low"] is None:
-        return Text("not compared: too few rounds", style="dim")
-    interval = f"({_change(pair['low'])} … {_change(pair['high'])})"
+        silent = next((name for name in (row["name"], reference) if _silent(document, name)), None)
+        return "not compared: " + (f"{silent} answered no page" if silent else "too few rounds")
+    low, high = pair["low"], pair["high"]
+    interval = f"({_change(low)} … {_change(high)})"
     if pair["shown"]:
-        return Text(f"{_change(pair['change'])} {interval}")
-    if pair["low"] < 1 / _TENFOLD - 1 or pair["high"] > _TENFOLD - 1:
-        return Text("no difference shown (more rounds tell more)", style="dim")
-    return Text(f"no difference shown {interval}", style="dim")
+        return f"{_change(pair['change'])} {interval}"
+    if low > 0 or high < 0:
+        return f"less than {relevant:.0%} from {reference} {interval}"
+    if low < 1 / _TENFOLD - 1 or high > _TENFOLD - 1:
+        return "no difference shown (more rounds tell more)"
+    return f"no difference shown {interval}"
+
+
+def _silent(document: Document, name: str) -> bool:
+    """Return whether a contestant got no page in any round; unknown is not none."""
+    row = next(row for row in document["contestants"] if row["name"] == name)
+    rates = row["figures"].get(_RANKED_BY, {}).get("values", ())
+    known = [rate for rate in rates if rate is not None]
+    return bool(known) and not any(known)
 
 
 def _change(change: float) -> str:
@@ -204,8 +230,13 @@ def _marked(document: Document, row: Row, key: str, form: str) -> str:
 
 
 def _median(row: Row, key: str, form: str) -> str:
-    value = row["figures"].get(key, {}).get("median")
-    return _UNKNOWN if value is None else format(value, form)
+    if not _is_known(row, key):
+        return _UNKNOWN
+    return format(row["figures"][key]["median"], form)
+
+
+def _is_known(row: Row, key: str) -> bool:
+    return row["figures"].get(key, {}).get("median") is not None
 
 
 def _interval(row: Row, key: str, form: str) -> str:
@@ -220,13 +251,17 @@ def _hosts(row: Row) -> list[str]:
     return [key.removeprefix(prefix) for key in row["figures"] if key.startswith(prefix)]
 
 
-def _time_wait(row: Row, host: str) -> str:
+def _time_wait(row: Row, host: str, *, steady: bool) -> str:
     peak = _median(row, f"time_wait_peak.{host}", ",.0f")
+    if not steady:
+        return peak
     return f"{peak} ({_median(row, f'time_wait_steady.{host}', ',.0f')})"
 
 
 def _toml(value: object) -> str:
     match value:
+        case None:
+            return "unset"
         case bool():
             return str(value).lower()
         case str():

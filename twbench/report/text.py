@@ -31,6 +31,8 @@ def render_summary(summary: Summary) -> RenderableType:
     parts += [Text(f"! {warning}", style="yellow") for warning in summary["warnings"]]
     for event in summary["events"]:
         parts.append(Text(f"! {event['t_s']:.1f} s: {event['event']}", style="yellow"))
+        if detail := event.get("detail"):
+            parts.append(Text(f"  {detail.splitlines()[-1]}", style="yellow"))
     if summary["ended_early"]:
         parts.append(Text(f"! ended early: {summary['ended_early']}", style="bold yellow"))
     return Group(*_spaced(parts))

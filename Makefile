@@ -39,7 +39,7 @@ check: setup ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup ## measure everything beside its peers: 8 minutes (ARGS=--quick)
+bench: setup ## measure everything beside its peers: 12 minutes (ARGS=--quick)
 	@$(BIN)/python bench/run.py $(ARGS)
 
 # uv resolves for all Pythons and processors at once; pip, which everyone has, installs the result.

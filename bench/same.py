@@ -3,14 +3,16 @@
 python bench/same.py [--times N] [--repeats N] [--seconds S] [--out FOLDER]
 
 Every figure that is judged counts: a difference shown in any of them is a false one. The exit
-status is 1 where more than one comparison in twenty shows one.
+status is 1 where more than one comparison in twenty shows one, or one compared nothing.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -42,33 +44,51 @@ name = "other"
 def main() -> int:
     """Compare and count; return the exit status."""
     arguments = parse()
-    told = []
+    told: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, arguments.times + 1):
             contest = contest_of(arguments, number, Path(folder))
-            document = compare_scenarios(contest, results_dir=Path(folder)).document
-            shown = {
-                figure: pair["change"]
-                for figure, pairs in document["differences"].items()
-                for pair in pairs
-                if pair["shown"]
-            }
-            changes = {
-                figure: pair["change"]
-                for figure, pairs in document["differences"].items()
-                for pair in pairs
-            }
-            sound = all(row["sound"] == arguments.repeats for row in document["contestants"])
-            told.append({"shown": shown, "changes": changes, "sound": sound})
-            apart = ", ".join(f"{figure} {change:+.1%}" for figure, change in changes.items())
-            print(f"{number}: {'SHOWN: ' + ', '.join(shown) if shown else 'none shown'}; {apart}")
+            told.append(judged(compare_scenarios(contest, results_dir=Path(folder)).document))
+            print(f"{number}: {sentence(told[-1])}", flush=True)
+            if arguments.out:
+                write(arguments.out, told)
     false = sum(bool(each["shown"]) for each in told)
-    print(f"{false} of {arguments.times} comparisons of the same show a difference")
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"head": describe(), "false": false, "comparisons": told}, indent=2)
-        (arguments.out / "same.json").write_text(text + "\n", encoding="utf-8")
-    return int(false > MOST * arguments.times)
+    print(f"{false} of {len(told)} comparisons of the same show a difference")
+    return int(false > MOST * len(told) or not all(each["sound"] for each in told))
+
+
+def judged(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a comparison shows, and what was measured for that."""
+    pairs = {figure: found[0] for figure, found in document["differences"].items() if found}
+    rows = document["contestants"]
+    return {
+        "shown": [figure for figure, pair in pairs.items() if pair["shown"]],
+        "changes": {figure: pair["change"] for figure, pair in pairs.items()},
+        "values": {
+            row["name"]: {figure: row["figures"][figure]["values"] for figure in pairs}
+            for row in rows
+        },
+        "sound": bool(pairs) and all(row["sound"] == document["repeats"] for row in rows),
+    }
+
+
+def sentence(told: Mapping[str, Any]) -> str:
+    """Return the same in words."""
+    if not told["sound"]:
+        return "compared nothing: a run broke off, or does not balance"
+    shown = f"SHOWN: {', '.join(told['shown'])}" if told["shown"] else "none shown"
+    changes = (
+        f"{figure} {'-' if change is None else format(change, '+.1%')}"
+        for figure, change in told["changes"].items()
+    )
+    return f"{shown}; {', '.join(changes)}"
+
+
+def write(folder: Path, told: Sequence[Mapping[str, Any]]) -> None:
+    """Write what there is so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"head": describe(), "comparisons": told}, indent=2)
+    (folder / "same.json").write_text(text + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:

@@ -270,7 +270,7 @@ def test_churn_is_told_of_a_pool_below_its_users(document: Make) -> None:
             "",
         ),
         (pool("requests_per_connection", 1, "client.pool.idle_per_site = 2"), ""),
-        ("client.pool.size = 2\nclient.pool.idle_per_site = 2", ""),
+        ("client.pool.size = 2", ""),
     ],
 )
 def test_churn_holds_the_bounds_against_those_who_share_them(

@@ -13,7 +13,7 @@ from twbench.model.presets import PRESETS
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 CONTESTS = [path for path in FILES if "[[contestant]]" in path.read_text()]
-BASE = 'name = "pools"\nload = { concurrency = 8, duration_s = 1 }\n'
+BASE = 'name = "pools"\nload = { concurrency = 8, duration_s = 1 }\nweb = {}\n'
 A = '[[contestant]]\nname = "a"\n'
 B = '[[contestant]]\nname = "b"\n'
 
@@ -34,7 +34,7 @@ def keys(text: str, *overrides: str) -> list[str]:
 
 def test_each_contestant_is_the_base_with_its_preset_and_then_its_own_tables_laid_over_it() -> None:
     contest = parse(
-        'name = "pools"\ndescription = "three"\n[load]\nconcurrency = 8\nduration_s = 1\n'
+        'name = "pools"\ndescription = "three"\n[web]\n[load]\nconcurrency = 8\nduration_s = 1\n'
         '[client]\nworkers = 2\n[compare]\nrepeats = 7\nseed = 3\nbaseline = "plain"\n'
         '[[contestant]]\nname = "plain"\n'
         '[[contestant]]\nname = "polite"\npreset = "scrapy-like"\ndescription = "mine"\n'
@@ -79,7 +79,7 @@ def test_contestant_without_a_description_has_its_presets() -> None:
 
 def test_every_preset_makes_a_contestant() -> None:
     tables = "".join(f'[[contestant]]\nname = "{n}"\npreset = "{n}"\n' for n in PRESETS)
-    contest = parse(BASE + "[web]\nsites = 3\n" + tables)
+    contest = parse(BASE + tables)
     assert [c.preset for c in contest.contestants] == [*PRESETS]
 
 

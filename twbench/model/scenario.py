@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from twbench.model.checks import mistakes_of
 from twbench.model.crawling import (
     LIBRARIES,
     AiohttpSpec,
@@ -19,8 +20,7 @@ from twbench.model.crawling import (
     Urllib3Spec,
     Web,
 )
-from twbench.model.endings import ENDINGS, Departure
-from twbench.model.states import Side
+from twbench.model.endings import ENDINGS
 from twbench.model.tables import Mistake, Slug, Table, refuse, refuse_each
 from twbench.model.thresholds import is_comparison, mistake_in
 
@@ -391,108 +391,5 @@ class Scenario(Table):
         if self.crawls:
             # the model is frozen for everybody else
             object.__setattr__(self, "ending", self.for_foreign_client().ending)
-        found: list[str | Mistake] = [*self._unending(), *self._lingering(), *self._unheld()]
-        found += self._too_small_to_share()
-        found += self._of_another_engine()
-        found += self._uncrawlable() if self.crawls else ()
-        refuse_each("scenario", found)
+        refuse_each("scenario", mistakes_of(self))
         return self
-
-    def _unending(self) -> Iterator[str]:
-        if self.ending.kind == "server-idle" and self.client.pool is None and not self.crawls:
-            limits = {
-                "ending.hold_s": self.ending.hold_s,
-                "client.request_timeout_s": self.client.request_timeout_s,
-            }
-            key = min(limits, key=limits.__getitem__)
-            if self.server.keepalive_timeout_s >= limits[key]:
-                yield (
-                    "ending 'server-idle' without a pool holds each connection until"
-                    f" server.keepalive_timeout_s, which must be below {key} ({limits[key]:g})"
-                )
-
-    def _lingering(self) -> Iterator[Mistake]:
-        """Refuse a client that would answer the server's FIN with RST: no ending is so."""
-        passive = ENDINGS[self.ending.kind].client is Departure.PASSIVE_CLOSE
-        if passive and self.client.socket.SO_LINGER == 0:
-            what = "allowed is a time above 0: with 0 the client would reset what the server closed"
-            yield ("client", "socket", "SO_LINGER"), f"{what}; 'client-rst' is a reset of its own"
-
-    def _unheld(self) -> Iterator[Mistake]:
-        """Refuse an ending that takes a link which can hold packets, on another link."""
-        if ENDINGS[self.ending.kind].needs_wire and self.lab.link != "wire":
-            others = ", ".join(name for name, ending in ENDINGS.items() if not ending.needs_wire)
-            link = "allowed with lab.link = 'wire' alone, which can hold packets back"
-            yield ("ending", "kind"), f"{link}; over '{self.lab.link}' it is one of: {others}"
-
-    def _uncrawlable(self) -> Iterator[Mistake]:
-        """Give what no crawl can be told: its library decides it, or nothing would do it."""
-        side = ENDINGS[self.ending.kind].first
-        if side != {Side.SERVER} or not ENDINGS[self.ending.kind].answered:
-            names = (n for n, e in ENDINGS.items() if e.first == {Side.SERVER} and e.answered)
-            allowed = f"allowed is the server's part: {', '.join(names)}"
-            yield ("ending", "kind"), f"how a crawler closes is its library's choice; {allowed}"
-        if self.client.engine == "uring":
-            engines = ", ".join(("auto", "streams", *LIBRARIES))
-            allowed = f"allowed is one of: {engines}; or a coroutine, as in './crawler.py:crawl'"
-            yield ("client", "engine"), f"with [web] {allowed}"
-        if self.server.engine == "uring" and self.web:
-            yield ("server", "engine"), "sites are played by 'streams': allowed is auto or streams"
-        if self.load.mode != "closed":
-            yield ("load", "mode"), "a crawl has users who wait for answers: allowed is 'closed'"
-        if self.load.stages:
-            yield ("load", "stages"), "a crawl has one number of users: allowed is duration_s"
-        if self.lab.link == "host":
-            yield ("lab", "link"), "sites have names of their own: allowed is a link of own hosts"
-        if self.lab.client.addresses > 1:
-            yield (
-                ("lab", "client", "addresses"),
-                "a crawler's library chooses its source: allowed is 1",
-            )
-        if self.client.socket.given() or self.client.bind_before_connect:
-            what = "a crawler's library makes its sockets: allowed is nothing here"
-            yield ("client", "socket"), what
-        if (pool := self.client.pool) and pool.idle_gap_ms:
-            what = "users of a crawl pause by client.crawl.think_ms: allowed is 0"
-            yield ("client", "pool", "idle_gap_ms"), what
-
-    def _of_another_engine(self) -> Iterator[Mistake]:
-        """Give what is set for an engine that is not this client's, and would be ignored."""
-        engine = self.client.engine
-        if self.client.pool and (engine in LIBRARIES or self.client.is_own):
-            what = f"'{engine}' has a pool of its own: allowed with 'streams' alone"
-            yield ("client", "pool"), what
-        for library in LIBRARIES:
-            table = getattr(self.client, library)
-            if library != engine and table != type(table)():
-                what = f"the engine is '{engine}': allowed with '{library}' alone"
-                yield ("client", library), what
-
-    def _too_small_to_share(self) -> Iterator[Mistake]:
-        """Give each bound of the whole fleet that leaves a worker without a share."""
-        hosts, workers = self.lab.client.hosts, self.client.workers
-        bounds: dict[tuple[str, ...], int] = {}
-        if self.client.pool:
-            bounds["client", "pool", "size"] = self.client.pool.size
-        if self.load.mode == "open":
-            bounds["load", "max_in_flight"] = self.load.max_in_flight
-        if self.crawls and self.load.concurrency:
-            bounds["load", "concurrency"] = self.load.concurrency
-        for place, bound in bounds.items():
-            if bound < hosts * workers:
-                each = "one for each worker (client.workers x lab.client.hosts)"
-                yield place, f"allowed is at least {hosts * workers}, {each}"
-        if self.crawls and (most := self._most_workers()) and hosts * workers > most:
-            together = f"on all client hosts together (lab.client.hosts is {hosts})"
-            why = "more would have no site of their own, by client.crawl"
-            yield ("client", "workers"), f"allowed is at most {most} {together}: {why}"
-
-    def _most_workers(self) -> int | None:
-        """Return among how many workers the manners of a crawl let its sites be shared."""
-        addresses, ports = self.lab.server.addresses, self.lab.server.ports
-        sites = self.web.sites if self.web else addresses * len(ports)
-        crawl = self.client.crawl
-        if crawl.site_delay_ms:
-            return sites
-        # the workers that share a site are the last one's, moved on by one
-        return None if crawl.per_site is None else crawl.per_site + sites - 1

@@ -9,6 +9,7 @@ import pytest
 
 from twbench.compare.advice import RULES
 from twbench.compare.document import Played, build_document
+from twbench.compare.rules.rows import percent
 from twbench.model.contest import Contest
 
 Make = Callable[..., dict[str, Any]]
@@ -338,6 +339,18 @@ def test_failed_attempts_is_told_with_the_most_frequent_cause(document: Make) ->
     )
     ended = {"errors": {"read:CANCELLED:run_ended": 64}}
     assert sentences(document({"a": ("", ended), "b": ("", {})}), "failed_attempts") == []
+
+
+def test_first_two_that_are_surely_alike_differ_by_less_than_what_matters(document: Make) -> None:
+    [sentence] = sentences(document({"a": ("", {}), "b": ("", {})}), "undecided")
+    assert "differ by less than 2%" in sentence
+
+
+@pytest.mark.parametrize(
+    ("part", "told"), [(100, "100%"), (54.4, "54%"), (9.6, "9.6%"), (0.0051, "0.0051%"), (0, "0%")]
+)
+def test_share_has_two_digits_or_all_before_the_point(part: float, told: str) -> None:
+    assert percent(part, 100) == told
 
 
 def test_undecided_is_told_of_the_first_two_where_the_rounds_do_not_tell_them_apart(

@@ -25,13 +25,14 @@ def undecided(document: Document) -> Iterator[Advice]:
             low, ratio, high = (1 / max(_LEAST, each) for each in (high, ratio, low))
         first, second = (f"'{name}'" for name in about)
         rounds, relevant = pair["rounds"], document["method"]["relevant"]
-        if low < 1 < high:
+        alike = max(high - 1, 1 - low) < relevant
+        if low < 1 < high and not alike:
             sentence = (
                 f"{rounds} rounds do not tell {first} and {second} apart: the pages/s of {first}"
                 f" are between {low:.4g} and {high:.4g} times those of {second}; more rounds"
                 " (compare.repeats) may."
             )
-        elif abs(pair["change"]) < relevant:
+        elif alike or abs(pair["change"]) < relevant:
             sentence = (
                 f"{first} and {second} differ by less than {100 * relevant:g}%: the pages/s of"
                 f" {first} are {ratio:.4g} times those of {second}."

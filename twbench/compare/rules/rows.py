@@ -70,9 +70,13 @@ def failed(row: Row) -> int:
     return failures(row["totals"]["errors"])
 
 
+_TWO_DIGITS = 9.95
+
+
 def percent(part: float, whole: float) -> str:
-    """Return a share in words."""
-    return f"{100 * part / max(1, whole):.2g}%"
+    """Return a share in words, with two digits or more."""
+    share = 100 * part / max(1, whole)
+    return f"{share:.0f}%" if share >= _TWO_DIGITS else f"{share:.2g}%"
 
 
 def table_of(row: Row) -> str:

@@ -14,17 +14,17 @@ from twbench.kernel.errors import CodecError
 from twbench.lab.lab import Lab
 from twbench.lab.names import hosts_text
 from twbench.model.errors import LabError, RecordError
-from twbench.model.reports import FleetReport, ServerReport, WireReport
 from twbench.model.scenario import Scenario
 from twbench.model.states import Side
 from twbench.process.loop import run_loop
-from twbench.record.schema import ENVIRONMENT, EVENTS, LOOKS, OUTCOMES, SAMPLES, SUMMARY
+from twbench.record.schema import ENVIRONMENT, SUMMARY
 from twbench.record.writer import RunWriter
 from twbench.run.books import Books
 from twbench.run.carrying import start_carrier
-from twbench.run.children import Child, Message, refuse_taken_endpoints
+from twbench.run.children import Child, refuse_taken_endpoints
 from twbench.run.environment import describe_environment
 from twbench.run.interrupts import on_interrupt
+from twbench.run.journal import Journal
 from twbench.run.planning import (
     carrier_plan,
     endpoints,
@@ -39,7 +39,6 @@ from twbench.run.program import EndedBy, NoProgramError, Program, check_program,
 from twbench.run.progress import Observer, Progress, progress_of
 from twbench.run.summarise import Notes, summarise_run
 from twbench.sampler.sampler import Sampler, Stack
-from twbench.sampler.samples import Sample, TickSample
 
 HOSTS = "hosts"
 """The file of a results folder that a program or a crawler has for its /etc/hosts."""
@@ -125,13 +124,12 @@ class Course:
         self._carriers: list[Child] = []
         self._servers: list[Child] = []
         self._workers: list[Child] = []
-        self._start_ns = time.monotonic_ns()
+        refused = functools.partial(self._stop, "the results folder takes no more")
+        self._journal = Journal(writer, self._books, refused)
         self._stage = "starting"
         self._stopping = asyncio.Event()
         self._interrupted = False
         self._ended_early = ""
-        self._events: list[dict[str, Any]] = []
-        self._refusal: RecordError | None = None
         self._engines: dict[str, Any] = {}
         self._sampled = False
         client = lab.plan.clients[0].stack
@@ -158,25 +156,25 @@ class Course:
             finally:
                 # a run that is cut short here waits for nobody
                 await self._end_children(within_s=_GRACE_S / 2 if self._sampled else 0)
-        self._flush()
+        self._journal.flush()
         environment = self._write_environment(after=True)
         summary = summarise_run(
             scenario=self._scenario,
             plan=self._lab.plan,
             books=self._books,
-            start_ns=self._start_ns,
+            start_ns=self._journal.start_ns,
             load_s=load_s,
             sysctls=self._sysctls,
             notes=Notes(
                 warnings=self._warnings(),
-                events=self._events,
+                events=self._journal.events,
                 ended_early=self._ended_early,
                 program=self._program.account() if self._program else None,
             ),
             foreign=self._foreign,
         )
-        if self._refusal is not None:
-            raise self._refusal
+        if self._journal.refusal is not None:
+            raise self._journal.refusal
         whole = self._writer.write_json(SUMMARY, {"environment": environment, **summary})
         return Result(path=self._writer.path, summary=whole, interrupted=self._interrupted)
 
@@ -186,7 +184,7 @@ class Course:
         """Start the wire, then servers, then workers; return what each kind runs on."""
         engines: dict[str, Any] = {}
         if carrying := carrier_plan(self._scenario, self._lab.plan):
-            child = Child("the wire's carrier", "wire", self._hear_carrier)
+            child = Child("the wire's carrier", "wire", self._journal.hear_carrier)
             self._carriers.append(child)
             folder = self._writer.path
             engines["wire"] = await start_carrier(child, self._lab, carrying, folder)
@@ -196,7 +194,9 @@ class Course:
             refuse_taken_endpoints(serving)
         server = serving.as_line()
         for number in range(self._scenario.server.processes):
-            child = Child(f"server process {number + 1}", Side.SERVER.value, self._hear_server)
+            child = Child(
+                f"server process {number + 1}", Side.SERVER.value, self._journal.hear_server
+            )
             self._servers.append(child)
             engines["server"] = await child.start(self._lab, "twbench.server.worker", server)
             child.ended.add_done_callback(functools.partial(self._server_ended, child))
@@ -211,7 +211,7 @@ class Course:
         module = worker_module(self._scenario)
         hosts = self._hosts if self._foreign else None
         for number, (host, plan) in enumerate(fleet_plans(self._scenario, self._lab.plan)):
-            child = Child(f"fleet worker {number + 1}", host, self._hear_fleet)
+            child = Child(f"fleet worker {number + 1}", host, self._journal.hear_fleet)
             self._workers.append(child)
             engines["fleet"] = await child.start(self._lab, module, plan.as_line(), hosts=hosts)
             child.ended.add_done_callback(functools.partial(self._worker_ended, child))
@@ -233,9 +233,9 @@ class Course:
 
     async def _offer_by_fleet(self, stopping: "asyncio.Task[Any]") -> float:
         self._stage = "load"
-        self._start_ns = time.monotonic_ns() + _LEAD_NS
+        self._journal.start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in self._workers:
-            await worker.say(b"start %d\n" % self._start_ns)
+            await worker.say(b"start %d\n" % self._journal.start_ns)
         everyone = asyncio.gather(*(worker.ended for worker in self._workers))
         client = self._scenario.client
         most_s = self._scenario.load.total_s + client.request_timeout_s + _GRACE_S
@@ -254,7 +254,7 @@ class Course:
 
     async def _offer_by_program(self, program: Program, stopping: "asyncio.Task[Any]") -> float:
         plan = self._lab.plan
-        self._start_ns = time.monotonic_ns()
+        self._journal.start_ns = time.monotonic_ns()
         environment = urls(self._scenario, plan)
         client = plan.clients[0].name
         await program.start(self._lab, client, hosts=self._hosts, environment=environment)
@@ -271,12 +271,12 @@ class Course:
         return load_s
 
     def _offered_s(self) -> float:
-        return min(self._scenario.load.total_s, max(0.0, self._seconds()))
+        return min(self._scenario.load.total_s, max(0.0, self._journal.seconds))
 
     async def _settle(self, sampler: Sampler) -> None:
         """Wait until only TIME_WAIT is left and every process has reported."""
         self._stage = "settling"
-        limit_s = self._seconds() + _QUIET_WITHIN_S
+        limit_s = self._journal.seconds + _QUIET_WITHIN_S
         if any(not carrier.ended.done() for carrier in self._carriers):
             # what the wire lost is sent again, and what it holds goes on at last
             limit_s += _AGAIN_WITHIN_S + self._scenario.ending.hold_s
@@ -284,7 +284,7 @@ class Course:
         while True:
             looked = await self._look(sampler, "settling")
             quiet = all(stack.quiet for stack in self._books.stacks.values())
-            if quiet or not looked or self._seconds() > limit_s or not self._lab_is_own:
+            if quiet or not looked or self._journal.seconds > limit_s or not self._lab_is_own:
                 return
             await asyncio.sleep(_REPORTS_WITHIN_S)
 
@@ -328,33 +328,7 @@ class Course:
                 await child.say(b"stop\n")
             await asyncio.gather(*(child.finish(within_s=within_s) for child in children))
 
-    # what comes in
-
-    def _hear_fleet(self, child: Child, message: Message) -> None:
-        report = FleetReport.from_json(message)
-        self._books.hear_fleet(child.host, report)
-        line = {"t_s": self._since(report.t_ns), "host": child.host, "from": child.name, **message}
-        self._append(OUTCOMES, line)
-
-    def _hear_server(self, child: Child, message: Message) -> None:
-        report = ServerReport.from_json(message)
-        self._books.server.add(report)
-        if len(message) > 1:
-            at_s = self._since(report.t_ns)
-            line = {"t_s": at_s, "host": child.host, "from": child.name, **message}
-            self._append(OUTCOMES, line)
-
-    def _hear_carrier(self, child: Child, message: Message) -> None:
-        report = WireReport.from_json(message)
-        self._books.wire.add(report)
-        if report.client or report.server:
-            line = {"t_s": self._since(report.t_ns), "host": child.host, "from": child.name}
-            self._append(OUTCOMES, {**line, **message})
-
-    def _hear_sample(self, sample: Sample) -> None:
-        self._books.stacks[sample.stack].hear(sample)
-        stream = SAMPLES if isinstance(sample, TickSample) else LOOKS
-        self._append(stream, sample.as_json(self._start_ns))
+    # who ends
 
     def _server_ended(self, child: Child, ended: "asyncio.Task[int]") -> None:
         if child.done:
@@ -375,28 +349,8 @@ class Course:
             self._ended_early = self._ended_early or what
 
     def _event(self, what: str, detail: str = "") -> None:
-        line = {"t_s": round(self._seconds(), 3), "event": what, "detail": detail.strip()}
-        self._events.append(line)
-        self._append(EVENTS, line)
+        self._journal.event(what, detail)
         self._observe(self._progress(event=what))
-
-    def _append(self, stream: str, line: dict[str, Any]) -> None:
-        """Record a line; a disk that refuses it ends the run, in order."""
-        try:
-            self._writer.append(stream, line, now_s=time.monotonic())
-        except RecordError as refusal:
-            self._refuse(refusal)
-
-    def _flush(self) -> None:
-        try:
-            self._writer.flush()
-        except RecordError as refusal:
-            self._refuse(refusal)
-
-    def _refuse(self, refusal: RecordError) -> None:
-        if self._refusal is None:
-            self._refusal = refusal
-            self._stop("the results folder takes no more")
 
     def _stop(self, why: str) -> None:
         self._ended_early = self._ended_early or why
@@ -431,7 +385,7 @@ class Course:
         sampling = self._scenario.sampling
         return Sampler(
             stacks,
-            self._hear_sample,
+            self._journal.hear_sample,
             ticks_per_s=sampling.ticks_per_s,
             looks_per_s=sampling.looks_per_s,
         )
@@ -450,7 +404,7 @@ class Course:
             self._lab.plan,
             port_range=self._port_range,
             stage=self._stage,
-            t_s=self._seconds(),
+            t_s=self._journal.seconds,
             event=event,
         )
 
@@ -464,10 +418,7 @@ class Course:
                 for stack, r in self._readers.items()
             },
         )
-        try:
-            self._writer.write_json(ENVIRONMENT, environment)
-        except RecordError as refusal:
-            self._refuse(refusal)
+        self._journal.write(ENVIRONMENT, environment)
         return environment
 
     @property
@@ -493,9 +444,3 @@ class Course:
     @property
     def _lab_is_own(self) -> bool:
         return any(self._lab.network(stack) is not None for stack in self._lab.stacks)
-
-    def _seconds(self) -> float:
-        return (time.monotonic_ns() - self._start_ns) / _SECOND_NS
-
-    def _since(self, t_ns: int) -> float:
-        return round((t_ns - self._start_ns) / _SECOND_NS, 4)

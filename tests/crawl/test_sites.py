@@ -27,7 +27,7 @@ def test_every_page_of_every_site_is_found_behind_its_redirects(
         "client": {
             "engine": engine,
             "workers": 2,
-            "pool": {"size": 20, "idle_per_site": 2},
+            **({"pool": {"size": 20, "idle_per_site": 2}} if engine == "streams" else {}),
             "crawl": {"per_site": 3},
         },
     }

@@ -352,21 +352,3 @@ def test_all_that_a_crawl_cannot_be_told_is_reported_at_once() -> None:
 def test_tables_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Web().sites = 3  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("client", "key"),
-    [
-        ({"crawl": {"per_site": 2}}, "client.crawl"),
-        ({"pool": {"idle": 5}}, "client.pool.idle"),
-        ({"pool": {"idle_per_site": 5}}, "client.pool.idle_per_site"),
-    ],
-    ids=["crawl", "idle", "idle_per_site"],
-)
-def test_manners_of_a_crawl_are_refused_where_there_is_none(
-    client: dict[str, Any], key: str
-) -> None:
-    [(found, allowed)] = problems(client=client)
-    assert found == key
-    assert "allowed in a crawl alone" in allowed
-    scenario(web={}, client=client)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from twbench.model.crawling import LIBRARIES, CrawlSpec
+from twbench.model.crawling import LIBRARIES
 from twbench.model.endings import ENDINGS, Departure
 from twbench.model.states import Side
 from twbench.model.tables import Mistake
@@ -20,7 +20,8 @@ def mistakes_of(scenario: "Scenario") -> Iterator[str | Mistake]:
     yield from _unheld(scenario)
     yield from _too_small_to_share(scenario)
     yield from _of_another_engine(scenario)
-    yield from _uncrawlable(scenario) if scenario.crawls else _of_a_crawl(scenario)
+    if scenario.crawls:
+        yield from _uncrawlable(scenario)
 
 
 def _unending(scenario: "Scenario") -> Iterator[str]:
@@ -87,16 +88,6 @@ def _uncrawlable(scenario: "Scenario") -> Iterator[Mistake]:
     if (pool := scenario.client.pool) and pool.idle_gap_ms:
         what = "users of a crawl pause by client.crawl.think_ms: allowed is 0"
         yield ("client", "pool", "idle_gap_ms"), what
-
-
-def _of_a_crawl(scenario: "Scenario") -> Iterator[Mistake]:
-    """Give the manners of a crawl where there is none."""
-    crawl = "a fleet has one server: allowed in a crawl alone, with [web] or an HTTP library"
-    if scenario.client.crawl != CrawlSpec():
-        yield ("client", "crawl"), crawl
-    for key in ("idle", "idle_per_site"):
-        if scenario.client.pool and getattr(scenario.client.pool, key) is not None:
-            yield ("client", "pool", key), crawl
 
 
 def _of_another_engine(scenario: "Scenario") -> Iterator[Mistake]:

@@ -6,7 +6,8 @@ sent once more without a word (`_retry_connection`).
 
 import aiohttp
 
-from twbench.crawl.pages import Crawl, Pages, Visit
+from twbench.crawl.engines.sessions import in_tasks
+from twbench.crawl.pages import Crawl, Visit
 from twbench.model.scenario import ClientSpec
 
 
@@ -32,26 +33,7 @@ def crawler(client: ClientSpec) -> Crawl:
         )
         return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
-    async def share_one(pages: Pages) -> None:
-        async with session() as shared:
-
-            async def user() -> None:
-                async for visit in pages:
-                    with visit:
-                        await _fetch(shared, visit)
-
-            await pages.share(user)
-
-    async def one_each(pages: Pages) -> None:
-        async def user() -> None:
-            async for visit in pages:
-                with visit:
-                    async with session() as own:
-                        await _fetch(own, visit)
-
-        await pages.share(user)
-
-    return share_one if spec.session == "shared" else one_each
+    return in_tasks(spec.session, session, _fetch)
 
 
 async def _fetch(session: aiohttp.ClientSession, visit: Visit) -> None:

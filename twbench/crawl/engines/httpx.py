@@ -6,7 +6,8 @@ twice. Its time-outs bound each wait, for a connection of the pool too, and no r
 
 import httpx
 
-from twbench.crawl.pages import Crawl, Pages, Visit
+from twbench.crawl.engines.sessions import in_tasks
+from twbench.crawl.pages import Crawl, Visit
 from twbench.model.scenario import ClientSpec
 
 
@@ -28,26 +29,7 @@ def crawler(client: ClientSpec) -> Crawl:
     def session() -> httpx.AsyncClient:
         return httpx.AsyncClient(limits=limits, timeout=timeout, follow_redirects=True)
 
-    async def share_one(pages: Pages) -> None:
-        async with session() as shared:
-
-            async def user() -> None:
-                async for visit in pages:
-                    with visit:
-                        await _fetch(shared, visit)
-
-            await pages.share(user)
-
-    async def one_each(pages: Pages) -> None:
-        async def user() -> None:
-            async for visit in pages:
-                with visit:
-                    async with session() as own:
-                        await _fetch(own, visit)
-
-        await pages.share(user)
-
-    return share_one if spec.session == "shared" else one_each
+    return in_tasks(spec.session, session, _fetch)
 
 
 async def _fetch(client: httpx.AsyncClient, visit: Visit) -> None:

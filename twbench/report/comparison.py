@@ -142,7 +142,7 @@ def _notes(document: Document) -> list[Text]:
         Text(
             f"Figures are medians of the rounds, with bootstrap intervals{extent}. A difference is"
             f" shown where it is {method['relevant']:.0%} or more and a paired t test over the"
-            " rounds finds it; the chance of a false one anywhere in the comparison is kept to"
+            " rounds finds it; the chance of a false one anywhere in the comparison is about"
             f" {method['level']:.0%}. {_BEST}: shown to be better than each other one.",
             style="dim",
         )
